@@ -177,7 +177,7 @@ async fn every_page(replica: &Replica, names: &Names) -> Pages {
     pages.push(("session/confirm.html", post(console, "/link", &[OWN], &[("code", &code)]).await));
     let linked = format!("/tokens?{}", query(&[("name", text)]));
     pages.push((
-        "session/again.html",
+        "session/reload.html",
         send(console, "GET", &linked, &[("sec-fetch-site", "cross-site")], "").await,
     ));
     pages
@@ -254,7 +254,7 @@ async fn names_of_any_kind_stay_text_on_every_page() {
                     bare.push((*template, hidden, before.into_iter().rev().collect::<String>()));
                 }
             }
-            if !["session/sign_in.html", "session/link.html", "session/again.html", "message.html"]
+            if !["session/sign_in.html", "session/link.html", "session/reload.html", "message.html"]
                 .contains(template)
             {
                 assert!(body.contains(&escaped(&names.token)), "{template}: {body}");

@@ -4,7 +4,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::interface::{Asked, Console};
+use super::interface::{Console, PageRequest};
 use super::pages::{Frame, Message};
 use crate::admission::fair_limiter::Refused;
 use crate::admission::response_memory::ResponseMemoryError;
@@ -36,13 +36,13 @@ impl Failure {
 }
 
 /// An error in words.
-pub(super) struct Words {
+pub(super) struct Explanation {
     pub(super) status: StatusCode,
     pub(super) title: &'static str,
     pub(super) text: String,
 }
 
-impl Words {
+impl Explanation {
     fn new(status: StatusCode, title: &'static str, text: impl Into<String>) -> Self {
         Self { status, title, text: text.into() }
     }
@@ -61,23 +61,25 @@ pub(super) fn unrendered() -> Failure {
 
 impl Console {
     /// Answers with the page of an error.
-    pub(super) fn refused(&self, asked: &Asked, refusal: &Refusal) -> Response {
-        let Words { status, title, text } = words(refusal);
+    pub(super) fn refused(&self, page_request: &PageRequest, refusal: &Refusal) -> Response {
+        let Explanation { status, title, text } = explain(refusal);
         let page = Message { frame: Frame::new(None, String::new()), title, text };
-        self.stranger_page(asked, status, &page)
+        self.unauthenticated_page(page_request, status, &page)
     }
 }
 
 /// Explains an error.
-pub(super) fn words(refusal: &Refusal) -> Words {
+pub(super) fn explain(refusal: &Refusal) -> Explanation {
     match refusal {
         Refusal::Call(error) => of_call(error),
-        Refusal::TooLong => Words::new(StatusCode::PAYLOAD_TOO_LARGE, "Too long", "Send a shorter form."),
+        Refusal::TooLong => {
+            Explanation::new(StatusCode::PAYLOAD_TOO_LARGE, "Too long", "Send a shorter form.")
+        }
         Refusal::Overdue | Refusal::Denied { .. } => away(),
     }
 }
 
-fn of_call(error: &CallError) -> Words {
+fn of_call(error: &CallError) -> Explanation {
     match error {
         CallError::Access(error) => access(error),
         CallError::Action(error) => of_action(error),
@@ -85,7 +87,7 @@ fn of_call(error: &CallError) -> Words {
         CallError::Authenticate(AuthenticateError::Unknown(error)) | CallError::Unknown(error) => {
             unknown(error)
         }
-        CallError::Invalid(_) => Words::new(
+        CallError::Invalid(_) => Explanation::new(
             StatusCode::BAD_REQUEST,
             "This form is out of date",
             "It was made for another session, or was changed on its way, so nothing was done. Go back to the list, and \
@@ -99,34 +101,38 @@ fn of_call(error: &CallError) -> Words {
 }
 
 /// Explains why an action failed.
-pub(super) fn of_action(error: &ActionError) -> Words {
+pub(super) fn of_action(error: &ActionError) -> Explanation {
     match error {
         ActionError::Access(error) => access(error),
         ActionError::Credential(error) => credential(*error),
-        ActionError::NotFound => Words::new(
+        ActionError::NotFound => Explanation::new(
             StatusCode::NOT_FOUND,
             "There is no such token",
             "It may have been deleted long after its end, or belong to another organization.",
         ),
-        ActionError::PageToken(_) => Words::new(
+        ActionError::PageToken(_) => Explanation::new(
             StatusCode::BAD_REQUEST,
             "This page of the list is gone",
             "Its address does not fit the filters. Go back to the list, which begins with the first page.",
         ),
-        ActionError::State(error) => Words::new(StatusCode::CONFLICT, "Nothing was changed", state(*error)),
-        ActionError::LastRoot(_) => Words::new(
+        ActionError::State(error) => {
+            Explanation::new(StatusCode::CONFLICT, "Nothing was changed", state(*error))
+        }
+        ActionError::LastRoot(_) => Explanation::new(
             StatusCode::CONFLICT,
             "This is the last root token",
             "Nothing was changed: without it nobody could manage this installation. Create another token with \
              tokend:root that does not expire within a day, then try again.",
         ),
-        ActionError::Policy(rule) => Words::new(StatusCode::CONFLICT, "The policy forbids it", policy(*rule)),
-        ActionError::RequestIdReused => Words::new(
+        ActionError::Policy(rule) => {
+            Explanation::new(StatusCode::CONFLICT, "The policy forbids it", policy(*rule))
+        }
+        ActionError::RequestIdReused => Explanation::new(
             StatusCode::CONFLICT,
             "This form has made its token already",
             "Open a new form for another one.",
         ),
-        ActionError::Unrepeatable(_) => Words::new(
+        ActionError::Unrepeatable(_) => Explanation::new(
             StatusCode::GONE,
             "The secret is not shown again",
             "This form has made its token. If you do not have its secret, revoke it and create another one.",
@@ -138,14 +144,14 @@ pub(super) fn of_action(error: &ActionError) -> Words {
     }
 }
 
-fn of_refused(refused: Refused) -> Words {
+fn of_refused(refused: Refused) -> Explanation {
     match refused {
-        Refused::Full => Words::new(
+        Refused::Full => Explanation::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "tokend is busy",
             "Nothing was changed. Try again in a moment: that is safe.",
         ),
-        Refused::OverShare => Words::new(
+        Refused::OverShare => Explanation::new(
             StatusCode::TOO_MANY_REQUESTS,
             "Too much at once",
             "Too many requests of yours are waiting already. Try again in a moment: that is safe.",
@@ -153,7 +159,7 @@ fn of_refused(refused: Refused) -> Words {
     }
 }
 
-fn unknown(error: &Unknown) -> Words {
+fn unknown(error: &Unknown) -> Explanation {
     match error {
         Unknown::Store(error) => store(error),
         Unknown::Shared(error) => store(error),
@@ -163,7 +169,7 @@ fn unknown(error: &Unknown) -> Words {
     }
 }
 
-fn store(error: &StoreError) -> Words {
+fn store(error: &StoreError) -> Explanation {
     match error {
         StoreError::Refused(_) | StoreError::Corrupt { .. } | StoreError::BeforeCommit(_) => internal(),
         StoreError::Starting
@@ -175,8 +181,8 @@ fn store(error: &StoreError) -> Words {
     }
 }
 
-fn away() -> Words {
-    Words::new(
+fn away() -> Explanation {
+    Explanation::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "The database does not answer",
         "Try again when it is back. That is safe: what was done already is not done twice, and a token that was made \
@@ -184,8 +190,8 @@ fn away() -> Words {
     )
 }
 
-fn internal() -> Words {
-    Words::new(
+fn internal() -> Explanation {
+    Explanation::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         "Something is wrong inside tokend",
         "Its log says more. Trying again is safe, but may not help.",
@@ -193,7 +199,7 @@ fn internal() -> Words {
 }
 
 /// Explains what the session's token lacks.
-pub(super) fn access(error: &AccessError) -> Words {
+pub(super) fn access(error: &AccessError) -> Explanation {
     let text = match error {
         AccessError::MissingScope(scope) => format!(
             "The token that you are signed in with lacks the scope {}. Sign in with one that has it.",
@@ -220,7 +226,7 @@ pub(super) fn access(error: &AccessError) -> Words {
         }
         AccessError::Exceeds(bound) => exceeded(*bound).to_owned(),
     };
-    Words::new(StatusCode::FORBIDDEN, "Your token does not allow this", text)
+    Explanation::new(StatusCode::FORBIDDEN, "Your token does not allow this", text)
 }
 
 /// Explains what of a token is more than the session's token may give.
@@ -258,7 +264,7 @@ pub(super) fn policy(rule: Rule) -> String {
 }
 
 /// Explains why a credential is not accepted.
-pub(super) fn credential(error: CredentialError) -> Words {
+pub(super) fn credential(error: CredentialError) -> Explanation {
     let text = match error {
         CredentialError::Missing => "Paste a secret.",
         CredentialError::Malformed => {
@@ -270,7 +276,7 @@ pub(super) fn credential(error: CredentialError) -> Words {
         CredentialError::Disabled => "This token is disabled. Sign in with another one, or have it enabled.",
         CredentialError::IpNotAllowed => "This token may not be used from your address.",
     };
-    Words::new(StatusCode::UNAUTHORIZED, "You are not signed in", text)
+    Explanation::new(StatusCode::UNAUTHORIZED, "You are not signed in", text)
 }
 
 fn state(error: StateError) -> &'static str {

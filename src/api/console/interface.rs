@@ -42,7 +42,7 @@ pub struct Console {
 }
 
 /// A request, read to its end.
-pub(super) struct Asked {
+pub(super) struct PageRequest {
     pub(super) method: Method,
     pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
@@ -50,7 +50,7 @@ pub(super) struct Asked {
     pub(super) body: Bytes,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Asked {
+impl<S: Send + Sync> FromRequest<S> for PageRequest {
     type Rejection = StatusCode;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, StatusCode> {
@@ -65,7 +65,7 @@ impl<S: Send + Sync> FromRequest<S> for Asked {
     }
 }
 
-impl Asked {
+impl PageRequest {
     pub(super) fn query(&self) -> Fields<'_> {
         Fields::read(self.uri.query().unwrap_or_default().as_bytes())
     }
@@ -83,23 +83,28 @@ impl Asked {
 impl Console {
     /// Returns the address of the person's browser: the peer's, or what a trusted proxy says; `None` if it says
     /// nothing.
-    pub(super) fn address(&self, asked: &Asked) -> Option<IpAddr> {
-        let peer = asked.peer.address.ip();
+    pub(super) fn address(&self, page_request: &PageRequest) -> Option<IpAddr> {
+        let peer = page_request.peer.address.ip();
         if self.integrations.config.trusts(peer) {
-            client_address::forwarded(&self.integrations.config, peer, &asked.headers)
+            client_address::forwarded(&self.integrations.config, peer, &page_request.headers)
         } else {
             Some(peer)
         }
     }
 
     /// Returns the address that failed attempts count against.
-    pub(super) fn throttled(&self, asked: &Asked) -> IpAddr {
-        self.address(asked).unwrap_or_else(|| asked.peer.address.ip())
+    pub(super) fn throttled(&self, page_request: &PageRequest) -> IpAddr {
+        self.address(page_request).unwrap_or_else(|| page_request.peer.address.ip())
     }
 
     /// Answers somebody without a session with a page.
-    pub(super) fn stranger_page(&self, asked: &Asked, status: StatusCode, page: &impl Template) -> Response {
-        let share = ClientKey::peer(Some(asked.peer.address.ip()));
+    pub(super) fn unauthenticated_page(
+        &self,
+        page_request: &PageRequest,
+        status: StatusCode,
+        page: &impl Template,
+    ) -> Response {
+        let share = ClientKey::peer(Some(page_request.peer.address.ip()));
         let room =
             |text: &String| self.integrations.context.response_memory.reserve_for_refusal(share, text.len());
         match page.render().map(|text| (room(&text), text)) {

@@ -8,16 +8,16 @@ use askama::Template;
 use super::assets::ASSETS;
 use crate::domain::text::is_deceptive;
 
-/// Who is signed in.
+/// SignedIn is signed in.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Who {
+pub(super) struct SignedIn {
     pub(super) name: String,
     pub(super) user: String,
     /// Whether the session is about the tokens of this user alone.
     pub(super) own: bool,
 }
 
-impl Who {
+impl SignedIn {
     pub(super) fn new(name: &str, user: &str) -> Self {
         Self { name: visible(name), user: visible(user), own: false }
     }
@@ -25,7 +25,7 @@ impl Who {
 
 /// What is the same on all pages.
 pub(super) struct Frame {
-    pub(super) who: Option<Who>,
+    pub(super) signed_in: Option<SignedIn>,
     pub(super) form_token: String,
     /// The names of the assets.
     pub(super) style: &'static str,
@@ -34,10 +34,10 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    pub(super) fn new(who: Option<Who>, form_token: String) -> Self {
+    pub(super) fn new(signed_in: Option<SignedIn>, form_token: String) -> Self {
         let assets = &*ASSETS;
         Self {
-            who,
+            signed_in,
             form_token,
             style: &assets.style.name,
             script: &assets.script.name,

@@ -18,7 +18,7 @@ use super::query::AuditQuery;
 use crate::admission::fair_limiter::Refused;
 use crate::admission::response_memory::reserved_bytes;
 use crate::api::console::failure::Failure;
-use crate::api::console::interface::{Asked, Console};
+use crate::api::console::interface::{Console, PageRequest};
 use crate::api::console::pages::{Frame, Message};
 use crate::api::console::session::visit::Visit;
 use crate::domain::Permission;
@@ -37,17 +37,20 @@ const PAGE_BYTES: usize = 2 * MAX_PAGE_BYTES;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Streams all events that the filters in the address select, newest first.
-pub(in crate::api::console) async fn stream(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(open(&console, &asked))).await
+pub(in crate::api::console) async fn stream(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(open(&console, &page_request))).await
 }
 
-async fn open(console: &Arc<Console>, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+async fn open(console: &Arc<Console>, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Read)?;
-    let Ok(request) = AuditQuery::read(&asked.query()).parse(PAGE) else {
+    let Ok(request) = AuditQuery::read(&page_request.query()).parse(PAGE) else {
         let text = "One of its filters is not valid. Go back to the log, which says which one.".to_owned();
         let page = Message { frame: Frame::new(None, String::new()), title: "Nothing was exported", text };
-        return Ok(console.stranger_page(asked, StatusCode::BAD_REQUEST, &page));
+        return Ok(console.unauthenticated_page(page_request, StatusCode::BAD_REQUEST, &page));
     };
     // Refused here, before a file begins.
     console

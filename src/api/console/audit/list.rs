@@ -11,7 +11,7 @@ use super::pages::{Audit, EventView};
 use super::query::AuditQuery;
 use crate::api::console::failure::{Failure, of_action, unrendered};
 use crate::api::console::form::Problems;
-use crate::api::console::interface::{Asked, Console, html};
+use crate::api::console::interface::{Console, PageRequest, html};
 use crate::domain::size::LARGEST_EVENT;
 use crate::domain::{Permission, Reach};
 use crate::tokens::ActionError;
@@ -20,15 +20,18 @@ use crate::tokens::ActionError;
 const EVENTS: u32 = 25;
 
 /// Shows a page of the events that the filters in the address select, newest first.
-pub(in crate::api::console) async fn show(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(page(&console, &asked))).await
+pub(in crate::api::console) async fn show(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(page(&console, &page_request))).await
 }
 
-async fn page(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
     let caller = visit.caller();
     caller.require(Permission::Read)?;
-    let query = AuditQuery::read(&asked.query());
+    let query = AuditQuery::read(&page_request.query());
     let mut page = Audit {
         frame: visit.frame(),
         lines: query.lines(),

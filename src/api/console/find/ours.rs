@@ -11,31 +11,37 @@ use super::candidates::{Candidate, candidates};
 use super::pages::{FoundView, Ours, Owner};
 use crate::api::console::commands::Call;
 use crate::api::console::failure::Failure;
-use crate::api::console::interface::{Asked, Console};
+use crate::api::console::interface::{Console, PageRequest};
 use crate::api::console::session::visit::Visit;
 use crate::domain::{Permission, Reach, TokenState};
 use crate::tokens::ActionError;
 use crate::verify::ProveError;
 
 /// Shows the form.
-pub(in crate::api::console) async fn form(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked))).await
+pub(in crate::api::console) async fn form(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
 }
 
 /// Says what is found.
-pub(in crate::api::console) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(find(&console, &asked))).await
+pub(in crate::api::console) async fn submit(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(find(&console, &page_request))).await
 }
 
-async fn ask(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Read)?;
     console.page(&visit, StatusCode::OK, &page(console, &visit, None, 0))
 }
 
-async fn find(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
-    let fields = asked.form();
+async fn find(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
+    let fields = page_request.form();
     visit.check_form(&fields)?;
     visit.caller().require(Permission::Read)?;
     let (candidates, left_out) = candidates(fields.get("text"), &console.prefix);

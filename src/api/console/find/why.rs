@@ -11,7 +11,7 @@ use super::pages::{Owner, RuleView, VerdictView, Why};
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::Failure;
 use crate::api::console::form::{Fields, Problems};
-use crate::api::console::interface::{Asked, Console};
+use crate::api::console::interface::{Console, PageRequest};
 use crate::api::console::session::visit::Visit;
 use crate::domain::networks::parse_address;
 use crate::domain::{Permission, Scope, Scopes, Token, Verdict};
@@ -31,19 +31,25 @@ const RULES: [(Verdict, &str); 7] = [
 ];
 
 /// Shows the form; the address may name a token by its id.
-pub(in crate::api::console) async fn form(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked))).await
+pub(in crate::api::console) async fn form(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
 }
 
 /// Judges.
-pub(in crate::api::console) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(judge(&console, &asked))).await
+pub(in crate::api::console) async fn submit(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(judge(&console, &page_request))).await
 }
 
-async fn ask(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Read)?;
-    console.page(&visit, StatusCode::OK, &page(&visit, &asked.query(), Problems::default()))
+    console.page(&visit, StatusCode::OK, &page(&visit, &page_request.query(), Problems::default()))
 }
 
 /// Returns the form with what was typed, but for a secret.
@@ -59,9 +65,9 @@ fn page(visit: &Visit, fields: &Fields<'_>, problems: Problems) -> Why {
     }
 }
 
-async fn judge(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
-    let fields = asked.form();
+async fn judge(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
+    let fields = page_request.form();
     visit.check_form(&fields)?;
     visit.caller().require(Permission::Read)?;
     let mut problems = Problems::default();

@@ -13,7 +13,7 @@ use super::pages::{Check, Edit};
 use crate::api::console::commands::Call;
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::Problems;
-use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::interface::{Console, PageRequest, go_to};
 use crate::api::console::moments::Moment;
 use crate::api::console::pages::visible;
 use crate::api::console::session::proof;
@@ -33,19 +33,25 @@ const CHANGED: (&str, &str) = (
 );
 
 /// Shows the policy of an organization.
-pub(in crate::api::console) async fn show(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(page(&console, &asked))).await
+pub(in crate::api::console) async fn show(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(page(&console, &page_request))).await
 }
 
 /// Checks a policy, or saves one that was checked.
-pub(in crate::api::console) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(check_or_save(&console, &asked))).await
+pub(in crate::api::console) async fn submit(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(check_or_save(&console, &page_request))).await
 }
 
-async fn page(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Read)?;
-    let fields = asked.query();
+    let fields = page_request.query();
     let organization = fields.get("organization");
     let (id, stored) = match stored(console, &visit, organization).await? {
         Ok(found) => found,
@@ -103,9 +109,9 @@ fn edit(
     }
 }
 
-async fn check_or_save(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let mut visit = console.visit(asked).await?;
-    let fields = asked.form();
+async fn check_or_save(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let mut visit = console.visit(page_request).await?;
+    let fields = page_request.form();
     visit.check_form(&fields)?;
     visit.caller().require(Permission::Read)?;
     let form = PolicyForm::posted(&fields);
@@ -129,7 +135,7 @@ async fn check_or_save(console: &Console, asked: &Asked) -> Result<Response, Fai
         return console.page(&visit, StatusCode::OK, &page);
     }
     visit.caller().require(Permission::Root)?;
-    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+    if let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
         let mut page = edit(&visit, form, Problems::one("proof", problem), &stored, None);
         page.check = Some(check(console, &visit, &id, &policy, &page.form).await?);
         return console.page(&visit, StatusCode::FORBIDDEN, &page);

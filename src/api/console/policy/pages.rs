@@ -26,7 +26,7 @@ pub(super) struct Edit {
     /// Whether organizations can be chosen.
     pub(super) organizations: bool,
     pub(super) may_save: bool,
-    /// Who set the stored policy, and when.
+    /// SignedIn set the stored policy, and when.
     pub(super) set: Option<(String, Moment)>,
     pub(super) outcome: Option<(&'static str, &'static str)>,
     /// The commands that read the stored policy.
@@ -76,13 +76,13 @@ impl BreachView {
             id: breach.token.id.to_string(),
             name: visible(breach.token.name.as_str()),
             user: visible(breach.token.user_id.as_str()),
-            rules: breach.rules.iter().map(|rule| words(*rule)).collect(),
+            rules: breach.rules.iter().map(|rule| rule_text(*rule)).collect(),
             remedy,
         }
     }
 }
 
-fn words(rule: Rule) -> &'static str {
+fn rule_text(rule: Rule) -> &'static str {
     match rule {
         Rule::ExpirationRequired => "it never expires",
         Rule::LongestLifetime => "it lives too long",

@@ -5,9 +5,9 @@ use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
-use super::pages::{Again, SignIn};
+use super::pages::{Reload, SignIn};
 use crate::api::console::failure::{Failure, credential};
-use crate::api::console::interface::{Asked, Console, with_cookie};
+use crate::api::console::interface::{Console, PageRequest, with_cookie};
 use crate::api::console::pages::Frame;
 use crate::auth::sessions::SessionError;
 use crate::domain::CredentialError;
@@ -19,9 +19,9 @@ pub(in crate::api::console) const HOME: &str = "/tokens";
 /// How the paths of pages begin to which a person may be led after signing in.
 const ROOMS: [&str; 6] = ["tokens", "find", "why", "audit", "policy", "sessions"];
 
-/// Why somebody has to sign in.
+/// SignInReason somebody has to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::api::console) enum Why {
+pub(in crate::api::console) enum SignInReason {
     NoSession,
     Over,
     Credential(CredentialError),
@@ -29,50 +29,62 @@ pub(in crate::api::console) enum Why {
 
 /// Asks for a sign-in. A link on another site comes without the cookie: the page is then loaded once more, from
 /// here.
-pub(in crate::api::console) fn wanted(console: &Console, asked: &Asked, why: Why) -> Failure {
+pub(in crate::api::console) fn sign_in_required(
+    console: &Console,
+    page_request: &PageRequest,
+    why: SignInReason,
+) -> Failure {
     let error = AuthenticateError::from(match why {
-        Why::Credential(error) => error,
-        Why::NoSession | Why::Over => CredentialError::Missing,
+        SignInReason::Credential(error) => error,
+        SignInReason::NoSession | SignInReason::Over => CredentialError::Missing,
     });
-    let linked = asked.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-    if linked && asked.method == Method::GET && why == Why::NoSession {
-        let page = Again { frame: Frame::new(None, String::new()), address: asked.address().to_owned() };
-        return Failure::shown(error, console.stranger_page(asked, StatusCode::OK, &page));
+    let linked = page_request.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+    if linked && page_request.method == Method::GET && why == SignInReason::NoSession {
+        let page =
+            Reload { frame: Frame::new(None, String::new()), address: page_request.address().to_owned() };
+        return Failure::shown(error, console.unauthenticated_page(page_request, StatusCode::OK, &page));
     }
-    let notice = match (why, &asked.method) {
-        (Why::NoSession, &Method::POST) => Some("Nothing was done: sign in first."),
-        (Why::NoSession, _) => None,
-        (Why::Over, &Method::POST) => Some("Nothing was done: your session is over. Sign in again."),
-        (Why::Over, _) => Some("Your session is over. Sign in again."),
-        (Why::Credential(_), _) => Some("The token that you were signed in with is no longer accepted."),
+    let notice = match (why, &page_request.method) {
+        (SignInReason::NoSession, &Method::POST) => Some("Nothing was done: sign in first."),
+        (SignInReason::NoSession, _) => None,
+        (SignInReason::Over, &Method::POST) => Some("Nothing was done: your session is over. Sign in again."),
+        (SignInReason::Over, _) => Some("Your session is over. Sign in again."),
+        (SignInReason::Credential(_), _) => {
+            Some("The token that you were signed in with is no longer accepted.")
+        }
     };
     let problem = match why {
-        Why::Credential(error) => Some(credential(error).text),
+        SignInReason::Credential(error) => Some(credential(error).text),
         _ => None,
     };
-    let next = if asked.method == Method::GET { asked.address() } else { HOME };
-    let response = sign_in_form(console, asked, notice, problem, next);
-    let response =
-        if why == Why::NoSession { response } else { with_cookie(response, &console.site.set_cookie(None)) };
+    let next = if page_request.method == Method::GET { page_request.address() } else { HOME };
+    let response = sign_in_form(console, page_request, notice, problem, next);
+    let response = if why == SignInReason::NoSession {
+        response
+    } else {
+        with_cookie(response, &console.site.set_cookie(None))
+    };
     Failure::shown(error, response)
 }
 
 /// Asks for a sign-in because the session is not recognised, if that is certain.
 pub(in crate::api::console) async fn unrecognised(
     console: &Console,
-    asked: &Asked,
+    page_request: &PageRequest,
     error: SessionError,
 ) -> Failure {
     match error {
         SessionError::Unknown => {
             // Guesses at cookies are slowed like guesses at secrets.
-            if !console.integrations.context.callers.hold(console.throttled(asked)).await {
+            if !console.integrations.context.callers.hold(console.throttled(page_request)).await {
                 return crate::admission::fair_limiter::Refused::Full.into();
             }
-            wanted(console, asked, Why::Over)
+            sign_in_required(console, page_request, SignInReason::Over)
         }
-        SessionError::Over => wanted(console, asked, Why::Over),
-        SessionError::Credential(error) => wanted(console, asked, Why::Credential(error)),
+        SessionError::Over => sign_in_required(console, page_request, SignInReason::Over),
+        SessionError::Credential(error) => {
+            sign_in_required(console, page_request, SignInReason::Credential(error))
+        }
         SessionError::NotKnown(error) => error.into(),
         SessionError::Refused(refused) => refused.into(),
     }
@@ -81,14 +93,14 @@ pub(in crate::api::console) async fn unrecognised(
 /// Returns the page with the form to sign in.
 pub(in crate::api::console) fn sign_in_form(
     console: &Console,
-    asked: &Asked,
+    page_request: &PageRequest,
     notice: Option<&'static str>,
     problem: Option<String>,
     next: &str,
 ) -> Response {
     let frame = Frame::new(None, String::new());
     let page = SignIn { frame, notice, problem, next: safe(next).to_owned() };
-    let mut response = console.stranger_page(asked, StatusCode::UNAUTHORIZED, &page);
+    let mut response = console.unauthenticated_page(page_request, StatusCode::UNAUTHORIZED, &page);
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }

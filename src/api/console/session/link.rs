@@ -13,8 +13,8 @@ use super::pages::{Confirm, Link};
 use super::sign_in::establish;
 use crate::admission::fair_limiter::Refused;
 use crate::api::console::failure::{Failure, credential};
-use crate::api::console::interface::{Asked, Console};
-use crate::api::console::pages::{Frame, Who};
+use crate::api::console::interface::{Console, PageRequest};
+use crate::api::console::pages::{Frame, SignedIn};
 use crate::api::http::identity::Identity;
 use crate::auth::links::LinkError;
 use crate::domain::CredentialError;
@@ -22,76 +22,90 @@ use crate::secret::LinkCode;
 use crate::verify::AuthenticateError;
 
 /// Shows the form that takes the code.
-pub(in crate::api::console) async fn form(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    link_form(&console, &asked, StatusCode::OK, None)
+pub(in crate::api::console) async fn form(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    link_form(&console, &page_request, StatusCode::OK, None)
 }
 
 /// Shows as whom a code signs in. Changes nothing.
-pub(in crate::api::console) async fn look(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked))).await
+pub(in crate::api::console) async fn look(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
 }
 
 /// Signs in.
-pub(in crate::api::console) async fn confirm(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(open(&console, &asked))).await
+pub(in crate::api::console) async fn confirm(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(open(&console, &page_request))).await
 }
 
-async fn ask(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let code = code(console, asked)?;
-    let found = match console.sessions.look_at(&code, console.address(asked)).await {
+async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let code = code(console, page_request)?;
+    let found = match console.sessions.look_at(&code, console.address(page_request)).await {
         Ok(found) => found,
-        Err(error) => return Err(refused(console, asked, error).await),
+        Err(error) => return Err(refused(console, page_request, error).await),
     };
     let identity = found.record().and_then(Identity::of);
-    let who = identity.map(|Identity(token)| Who::new(&token.name, &token.user_id)).unwrap_or_default();
-    let fields = asked.form();
+    let signed_in =
+        identity.map(|Identity(token)| SignedIn::new(&token.name, &token.user_id)).unwrap_or_default();
+    let fields = page_request.form();
     let page = Confirm {
         frame: Frame::new(None, String::new()),
-        who,
+        signed_in,
         code: fields.get("code").trim(),
-        replaces: console.site.key(&asked.headers).is_some(),
+        replaces: console.site.key(&page_request.headers).is_some(),
     };
-    Ok(console.stranger_page(asked, StatusCode::OK, &page))
+    Ok(console.unauthenticated_page(page_request, StatusCode::OK, &page))
 }
 
-async fn open(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let code = code(console, asked)?;
-    let found = match console.sessions.look_at(&code, console.address(asked)).await {
+async fn open(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let code = code(console, page_request)?;
+    let found = match console.sessions.look_at(&code, console.address(page_request)).await {
         Ok(found) => found,
-        Err(error) => return Err(refused(console, asked, error).await),
+        Err(error) => return Err(refused(console, page_request, error).await),
     };
     match console.sessions.consume(&code).await {
-        Ok(()) => establish(console, asked, &found, true, HOME).await,
-        Err(error) => Err(refused(console, asked, error).await),
+        Ok(()) => establish(console, page_request, &found, true, HOME).await,
+        Err(error) => Err(refused(console, page_request, error).await),
     }
 }
 
 /// Reads the code of a form.
-fn code(console: &Console, asked: &Asked) -> Result<LinkCode, Failure> {
-    LinkCode::parse(asked.form().get("code")).ok_or_else(|| {
+fn code(console: &Console, page_request: &PageRequest) -> Result<LinkCode, Failure> {
+    LinkCode::parse(page_request.form().get("code")).ok_or_else(|| {
         let text = "This is not the code of a link. Paste the whole link, as it was printed.";
-        let page = link_form(console, asked, StatusCode::UNAUTHORIZED, Some(text.to_owned()));
+        let page = link_form(console, page_request, StatusCode::UNAUTHORIZED, Some(text.to_owned()));
         Failure::shown(AuthenticateError::from(CredentialError::Malformed), page)
     })
 }
 
 /// Shows the form again, with what is wrong with the link. Guesses at codes are slowed like guesses at secrets.
-async fn refused(console: &Console, asked: &Asked, error: LinkError) -> Failure {
-    let text = match words(console, asked, error).await {
+async fn refused(console: &Console, page_request: &PageRequest, error: LinkError) -> Failure {
+    let text = match explain(console, page_request, error).await {
         Ok(text) => text,
         Err(failure) => return failure,
     };
-    let page = link_form(console, asked, StatusCode::UNAUTHORIZED, Some(text));
+    let page = link_form(console, page_request, StatusCode::UNAUTHORIZED, Some(text));
     Failure::shown(AuthenticateError::from(CredentialError::Invalid), page)
 }
 
 /// Explains what is wrong with a link.
-pub(super) async fn words(console: &Console, asked: &Asked, error: LinkError) -> Result<String, Failure> {
+pub(super) async fn explain(
+    console: &Console,
+    page_request: &PageRequest,
+    error: LinkError,
+) -> Result<String, Failure> {
     Ok(match error {
         LinkError::Unknown => {
             let context = &console.integrations.context;
             context.metrics.work.authentication_failed();
-            if !context.callers.hold(console.throttled(asked)).await {
+            if !context.callers.hold(console.throttled(page_request)).await {
                 return Err(Refused::Full.into());
             }
             "There is no such link, or it is old. Make another one.".to_owned()
@@ -106,10 +120,19 @@ pub(super) async fn words(console: &Console, asked: &Asked, error: LinkError) ->
             "This link is of another token than the one you are signed in with.".to_owned()
         }
         LinkError::Credential(error) => credential(error).text,
-        LinkError::Session(error) => return Err(unrecognised(console, asked, error).await),
+        LinkError::Session(error) => return Err(unrecognised(console, page_request, error).await),
     })
 }
 
-fn link_form(console: &Console, asked: &Asked, status: StatusCode, problem: Option<String>) -> Response {
-    console.stranger_page(asked, status, &Link { frame: Frame::new(None, String::new()), problem })
+fn link_form(
+    console: &Console,
+    page_request: &PageRequest,
+    status: StatusCode,
+    problem: Option<String>,
+) -> Response {
+    console.unauthenticated_page(
+        page_request,
+        status,
+        &Link { frame: Frame::new(None, String::new()), problem },
+    )
 }

@@ -16,7 +16,7 @@ use super::visit::Visit;
 use crate::api::console::commands::Call;
 use crate::api::console::failure::Failure;
 use crate::api::console::form::{Fields, Problems};
-use crate::api::console::interface::{Asked, Console, go_to, with_cookie};
+use crate::api::console::interface::{Console, PageRequest, go_to, with_cookie};
 use crate::api::console::moments::Moment;
 use crate::api::console::pages::visible;
 use crate::domain::Permission;
@@ -28,19 +28,25 @@ use crate::tokens::ActionError;
 const SHOWN: usize = 25;
 
 /// Lists them.
-pub(in crate::api::console) async fn show(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(list(&console, &asked))).await
+pub(in crate::api::console) async fn show(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(list(&console, &page_request))).await
 }
 
 /// Ends one, or all of them.
-pub(in crate::api::console) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(end(&console, &asked))).await
+pub(in crate::api::console) async fn submit(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(end(&console, &page_request))).await
 }
 
-async fn list(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
-    let id = token(&visit, &asked.query())?;
-    let page = page(console, asked, &visit, (id, Problems::default())).await?;
+async fn list(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
+    let id = token(&visit, &page_request.query())?;
+    let page = page(console, page_request, &visit, (id, Problems::default())).await?;
     console.page(&visit, StatusCode::OK, &page)
 }
 
@@ -59,7 +65,7 @@ fn token(visit: &Visit, fields: &Fields<'_>) -> Result<TokenId, ActionError> {
 
 async fn page(
     console: &Console,
-    asked: &Asked,
+    page_request: &PageRequest,
     visit: &Visit,
     (id, problems): (TokenId, Problems),
 ) -> Result<Sessions, Failure> {
@@ -72,7 +78,7 @@ async fn page(
     };
     let all = match console.sessions.all_of(id, visit.now).await {
         Ok(all) => all,
-        Err(error) => return Err(unrecognised(console, asked, error).await),
+        Err(error) => return Err(unrecognised(console, page_request, error).await),
     };
     let more = all.len().saturating_sub(SHOWN);
     let sessions = all.into_iter().take(SHOWN).map(|session| SessionView {
@@ -95,14 +101,14 @@ async fn page(
     })
 }
 
-async fn end(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let mut visit = console.visit(asked).await?;
-    let fields = asked.form();
+async fn end(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let mut visit = console.visit(page_request).await?;
+    let fields = page_request.form();
     visit.check_form(&fields)?;
     let id = token(&visit, &fields)?;
     let is_own = id == visit.session.token_id;
-    if !is_own && let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
-        let page = page(console, asked, &visit, (id, Problems::one("proof", problem))).await?;
+    if !is_own && let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
+        let page = page(console, page_request, &visit, (id, Problems::one("proof", problem))).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
     let which = match fields.get("session") {
@@ -111,7 +117,7 @@ async fn end(console: &Console, asked: &Asked) -> Result<Response, Failure> {
         session => Which::One(Uuid::parse_str(session).unwrap_or_default()),
     };
     if let Err(error) = console.sessions.end_some(id, which).await {
-        return Err(unrecognised(console, asked, error).await);
+        return Err(unrecognised(console, page_request, error).await);
     }
     if is_own && (which == Which::All || which == Which::One(visit.session.id)) {
         return Ok(with_cookie(go_to("/sign-in"), &console.site.set_cookie(None)));

@@ -5,7 +5,7 @@ use askama::Template;
 use crate::api::console::commands::Lines;
 use crate::api::console::form::Problems;
 use crate::api::console::moments::Moment;
-use crate::api::console::pages::{Frame, Who};
+use crate::api::console::pages::{Frame, SignedIn};
 
 /// The first page.
 #[derive(Template)]
@@ -20,8 +20,8 @@ pub(in crate::api::console) struct SignIn {
 
 /// Loads the page once more, from itself: the first request, by a link on another site, has no cookie.
 #[derive(Template)]
-#[template(path = "session/again.html")]
-pub(in crate::api::console) struct Again {
+#[template(path = "session/reload.html")]
+pub(in crate::api::console) struct Reload {
     pub(in crate::api::console) frame: Frame,
     pub(in crate::api::console) address: String,
 }
@@ -39,7 +39,7 @@ pub(super) struct Link {
 #[template(path = "session/confirm.html")]
 pub(super) struct Confirm<'a> {
     pub(super) frame: Frame,
-    pub(super) who: Who,
+    pub(super) signed_in: SignedIn,
     pub(super) code: &'a str,
     /// Whether the browser has a session, which then ends.
     pub(super) replaces: bool,

@@ -7,7 +7,7 @@ use super::visit::Visit;
 use crate::admission::fair_limiter::Refused;
 use crate::api::console::failure::{Failure, credential};
 use crate::api::console::form::Fields;
-use crate::api::console::interface::{Asked, Console};
+use crate::api::console::interface::{Console, PageRequest};
 use crate::domain::CredentialError;
 use crate::secret::LinkCode;
 use crate::verify::AuthenticateError;
@@ -15,7 +15,7 @@ use crate::verify::AuthenticateError;
 /// Returns what is wrong with the proof in a form; `None` if it is given, or not needed.
 pub(in crate::api::console) async fn missing(
     console: &Console,
-    asked: &Asked,
+    page_request: &PageRequest,
     visit: &mut Visit,
     fields: &Fields<'_>,
 ) -> Result<Option<String>, Failure> {
@@ -28,20 +28,20 @@ pub(in crate::api::console) async fn missing(
         return Ok(Some(text.to_owned()));
     }
     if let Some(code) = LinkCode::parse(secret) {
-        let address = console.address(asked);
+        let address = console.address(page_request);
         return match console.sessions.prove_by_link(&visit.session, &code, visit.now, address).await {
             Ok(()) => {
                 visit.session.proof_time = visit.now;
                 Ok(None)
             }
-            Err(error) => link::words(console, asked, error).await.map(Some),
+            Err(error) => link::explain(console, page_request, error).await.map(Some),
         };
     }
     let context = &console.integrations.context;
-    match context.engine.authenticate(secret, console.address(asked)).await {
+    match context.engine.authenticate(secret, console.address(page_request)).await {
         Ok(proven) if proven.caller().principal == visit.caller().principal => {
             if let Err(error) = console.sessions.prove(&visit.session, visit.now).await {
-                return Err(unrecognised(console, asked, error).await);
+                return Err(unrecognised(console, page_request, error).await);
             }
             visit.session.proof_time = visit.now;
             Ok(None)
@@ -52,7 +52,9 @@ pub(in crate::api::console) async fn missing(
         Err(AuthenticateError::Unknown(error)) => Err(error.into()),
         Err(AuthenticateError::Credential(error)) => {
             context.metrics.work.authentication_failed();
-            if error == CredentialError::Invalid && !context.callers.hold(console.throttled(asked)).await {
+            if error == CredentialError::Invalid
+                && !context.callers.hold(console.throttled(page_request)).await
+            {
                 return Err(Refused::Full.into());
             }
             Ok(Some(credential(error).text))

@@ -7,12 +7,12 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use time::OffsetDateTime;
 
-use super::gate::{self, Why};
+use super::gate::{self, SignInReason};
 use crate::admission::fair_limiter::Permit;
 use crate::api::console::failure::{self, Failure};
 use crate::api::console::form::Fields;
-use crate::api::console::interface::{Asked, Console, html};
-use crate::api::console::pages::{Frame, Who};
+use crate::api::console::interface::{Console, PageRequest, html};
+use crate::api::console::pages::{Frame, SignedIn};
 use crate::api::http::identity::Identity;
 use crate::auth::sessions::{Recognised, SessionError};
 use crate::domain::session::Session;
@@ -27,7 +27,7 @@ pub(in crate::api::console) struct Visit {
     pub(in crate::api::console) now: OffsetDateTime,
     pub(in crate::api::console) session: Session,
     credential: Credential,
-    who: Who,
+    signed_in: SignedIn,
     _permit: Permit<ClientKey>,
 }
 
@@ -55,7 +55,7 @@ impl Visit {
     /// Returns the part that is the same on all pages.
     pub(in crate::api::console) fn frame(&self) -> Frame {
         let own = self.caller().only_user(Permission::See).is_some();
-        Frame::new(Some(Who { own, ..self.who.clone() }), self.key.form_token())
+        Frame::new(Some(SignedIn { own, ..self.signed_in.clone() }), self.key.form_token())
     }
 
     /// Checks that a form was made for this session.
@@ -71,7 +71,7 @@ impl Console {
     /// Runs the work of a page as a call: in its span, within its deadline, counted, and logged when refused.
     pub(in crate::api::console) async fn answer(
         &self,
-        asked: &Asked,
+        page_request: &PageRequest,
         work: impl Future<Output = Result<Response, Failure>>,
     ) -> Response {
         let page = Mutex::new(None);
@@ -81,49 +81,55 @@ impl Console {
                 failure.refusal
             })
         };
-        let peer = Some(self.throttled(asked));
+        let peer = Some(self.throttled(page_request));
         match self.integrations.call(Integration::Console, peer, None, work).await {
             Ok(response) => response,
             Err(refusal) => {
                 let page = page.into_inner().unwrap_or_else(PoisonError::into_inner);
-                page.map_or_else(|| self.refused(asked, &refusal), |page| *page)
+                page.map_or_else(|| self.refused(page_request, &refusal), |page| *page)
             }
         }
     }
 
     /// Recognises the session of a request and authenticates its caller.
-    pub(in crate::api::console) async fn visit(&self, asked: &Asked) -> Result<Visit, Failure> {
-        let key = self.key(asked)?;
-        let recognised = self.sessions.recognise(&key, self.address(asked)).await;
-        self.admit(asked, key, recognised).await
+    pub(in crate::api::console) async fn visit(&self, page_request: &PageRequest) -> Result<Visit, Failure> {
+        let key = self.key(page_request)?;
+        let recognised = self.sessions.recognise(&key, self.address(page_request)).await;
+        self.admit(page_request, key, recognised).await
     }
 
     /// Opens a visit for a request that a page makes by itself: it does not count as a use of the session.
-    pub(in crate::api::console) async fn visit_unseen(&self, asked: &Asked) -> Result<Visit, Failure> {
-        let key = self.key(asked)?;
-        let recognised = self.sessions.recognise_unused(&key, self.address(asked)).await;
-        self.admit(asked, key, recognised).await
+    pub(in crate::api::console) async fn visit_unseen(
+        &self,
+        page_request: &PageRequest,
+    ) -> Result<Visit, Failure> {
+        let key = self.key(page_request)?;
+        let recognised = self.sessions.recognise_unused(&key, self.address(page_request)).await;
+        self.admit(page_request, key, recognised).await
     }
 
-    fn key(&self, asked: &Asked) -> Result<SessionKey, Failure> {
-        self.site.key(&asked.headers).ok_or_else(|| gate::wanted(self, asked, Why::NoSession))
+    fn key(&self, page_request: &PageRequest) -> Result<SessionKey, Failure> {
+        self.site
+            .key(&page_request.headers)
+            .ok_or_else(|| gate::sign_in_required(self, page_request, SignInReason::NoSession))
     }
 
     async fn admit(
         &self,
-        asked: &Asked,
+        page_request: &PageRequest,
         key: SessionKey,
         recognised: Result<Recognised, SessionError>,
     ) -> Result<Visit, Failure> {
         let Recognised { session, credential, now } = match recognised {
             Ok(recognised) => recognised,
-            Err(error) => return Err(gate::unrecognised(self, asked, error).await),
+            Err(error) => return Err(gate::unrecognised(self, page_request, error).await),
         };
-        asked.peer.credentials.note();
+        page_request.peer.credentials.note();
         let permit = self.integrations.context.call_permits.take(ClientKey::from(credential.caller()))?;
-        let who = credential.record().and_then(Identity::of);
-        let who = who.map(|Identity(token)| Who::new(&token.name, &token.user_id)).unwrap_or_default();
-        Ok(Visit { key, now, session, credential, who, _permit: permit })
+        let signed_in = credential.record().and_then(Identity::of);
+        let signed_in =
+            signed_in.map(|Identity(token)| SignedIn::new(&token.name, &token.user_id)).unwrap_or_default();
+        Ok(Visit { key, now, session, credential, signed_in, _permit: permit })
     }
 
     /// Answers a visit with a page.

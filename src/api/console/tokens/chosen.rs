@@ -17,7 +17,7 @@ use super::view::TokenView;
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::Failure;
 use crate::api::console::form::{Fields, Problems};
-use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::interface::{Console, PageRequest, go_to};
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::domain::RevokeReason;
@@ -34,27 +34,27 @@ const MOST: usize = 25;
 const DONE: &str = "/tokens/chosen/done";
 
 /// Asks whether to do it.
-pub(super) async fn show(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked))).await
+pub(super) async fn show(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
+    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
 }
 
 /// Does it.
-pub(super) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(act(&console, &asked))).await
+pub(super) async fn submit(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
+    console.answer(&page_request, Box::pin(act(&console, &page_request))).await
 }
 
 /// Shows what was done.
-pub(super) async fn show_done(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(done(&console, &asked))).await
+pub(super) async fn show_done(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
+    console.answer(&page_request, Box::pin(done(&console, &page_request))).await
 }
 
-async fn ask(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = opened(console, asked).await?;
-    let page = question(console, &visit, &asked.query(), Problems::default()).await?;
+async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = opened(console, page_request).await?;
+    let page = question(console, &visit, &page_request.query(), Problems::default()).await?;
     console.page(&visit, StatusCode::OK, &page)
 }
 
-fn wanted(fields: &Fields<'_>) -> Act {
+fn chosen_act(fields: &Fields<'_>) -> Act {
     if fields.get("do") == "disable" { Act::Disabled } else { Act::Revoked }
 }
 
@@ -80,7 +80,7 @@ async fn question(
     if tokens.is_empty() {
         problems.add("chosen", "No token is chosen. Go back to the list, and tick some.");
     }
-    let (act, reason) = (wanted(fields), fields.typed("reason"));
+    let (act, reason) = (chosen_act(fields), fields.typed("reason"));
     let texts: Vec<String> = tokens.iter().map(|token| token.id.clone()).collect();
     Ok(Chosen {
         frame: visit.frame(),
@@ -116,17 +116,17 @@ async fn views(console: &Console, visit: &Visit, ids: &[TokenId]) -> Result<Vec<
     Ok(views)
 }
 
-async fn act(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let fields = asked.form();
-    let mut visit = sent(console, asked, &fields).await?;
+async fn act(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let fields = page_request.form();
+    let mut visit = sent(console, page_request, &fields).await?;
     let mut problems = Problems::default();
-    let (act, mut ids) = (wanted(&fields), chosen(&fields));
+    let (act, mut ids) = (chosen_act(&fields), chosen(&fields));
     let reason = confirmed(&fields, act, &mut problems);
     let Some(reason) = reason.filter(|_| !ids.is_empty()) else {
         let page = question(console, &visit, &fields, problems).await?;
         return console.page(&visit, StatusCode::BAD_REQUEST, &page);
     };
-    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+    if let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
         let page = question(console, &visit, &fields, Problems::one("proof", problem)).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
@@ -140,7 +140,7 @@ async fn act(console: &Console, asked: &Asked) -> Result<Response, Failure> {
                 effective = effective.max(Some(time));
                 "ok"
             }
-            Err(ActionError::Credential(error)) => return Err(failed(console, asked, error.into())),
+            Err(ActionError::Credential(error)) => return Err(failed(console, page_request, error.into())),
             Err(error) => code(&error),
         };
         results.push(format!("{id}.{result}"));
@@ -196,9 +196,9 @@ fn code(error: &ActionError) -> &'static str {
     }
 }
 
-async fn done(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
-    let fields = asked.query();
+async fn done(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
+    let fields = page_request.query();
     let results = fields.get("results");
     let Some((act, notice)) = notice::read(&visit, &fields, results) else { return Ok(go_to("/tokens")) };
     let parsed: Vec<_> = results

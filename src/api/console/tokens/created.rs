@@ -14,7 +14,7 @@ use super::pages::Created;
 use super::subject::Subject;
 use super::view::TokenView;
 use crate::api::console::failure::Failure;
-use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::interface::{Console, PageRequest, go_to};
 use crate::api::console::session::visit::Visit;
 use crate::secret::{FormNonce, TokenId};
 use crate::tokens::ActionError;
@@ -23,22 +23,22 @@ use crate::tokens::ActionError;
 pub(super) async fn show(
     State(console): State<Arc<Console>>,
     Path(nonce): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(page(&console, &asked, &nonce))).await
+    console.answer(&page_request, Box::pin(page(&console, &page_request, &nonce))).await
 }
 
 /// Forgets the request, and goes to the list.
 pub(super) async fn done(
     State(console): State<Arc<Console>>,
     Path(nonce): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(forget(&console, &asked, &nonce))).await
+    console.answer(&page_request, Box::pin(forget(&console, &page_request, &nonce))).await
 }
 
-async fn page(console: &Console, asked: &Asked, nonce: &str) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+async fn page(console: &Console, page_request: &PageRequest, nonce: &str) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
     let nonce = FormNonce::parse(nonce).ok_or(ActionError::NotFound)?;
     let request_id = visit.key.request_id(&nonce);
     let found = console.integrations.context.actions.created_by_request(visit.caller(), &request_id).await?;
@@ -49,7 +49,7 @@ async fn page(console: &Console, asked: &Asked, nonce: &str) -> Result<Response,
         subject: Subject::new(console, &visit, &created.token),
         secret: created.secret.expose_secret(),
         old: replaced(console, &visit, created.token.rotated_from).await,
-        notice: notice::read(&visit, &asked.query(), &nonce.to_string()).map(|(_, notice)| notice),
+        notice: notice::read(&visit, &page_request.query(), &nonce.to_string()).map(|(_, notice)| notice),
         nonce: nonce.to_string(),
     };
     console.page(&visit, StatusCode::OK, &page)
@@ -62,9 +62,9 @@ async fn replaced(console: &Console, visit: &Visit, id: Option<TokenId>) -> Opti
     Some(TokenView::new(&token, now, &console.prefix))
 }
 
-async fn forget(console: &Console, asked: &Asked, nonce: &str) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
-    let fields = asked.form();
+async fn forget(console: &Console, page_request: &PageRequest, nonce: &str) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
+    let fields = page_request.form();
     visit.check_form(&fields)?;
     let nonce = FormNonce::parse(nonce).ok_or(ActionError::NotFound)?;
     console

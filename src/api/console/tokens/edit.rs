@@ -7,14 +7,14 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::edit_form::EditForm;
-use super::ending::Ending;
+use super::expiration::ExpirationChoice;
 use super::notice::{self, Act};
 use super::pages::Edit;
 use super::subject::{Subject, failed, is_said_there, named, opened, sent};
 use super::terms::Terms;
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::Problems;
-use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::interface::{Console, PageRequest, go_to};
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::domain::Token;
@@ -28,25 +28,25 @@ const STALE: &str = "Somebody else changed this token since the form was opened.
 pub(super) async fn show(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked, &id))).await
+    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id))).await
 }
 
 /// Changes the token.
 pub(super) async fn submit(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(save(&console, &asked, &id))).await
+    console.answer(&page_request, Box::pin(save(&console, &page_request, &id))).await
 }
 
-async fn ask(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let visit = opened(console, asked).await?;
+async fn ask(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+    let visit = opened(console, page_request).await?;
     let read = Subject::read(console, &visit, named(id)?).await?;
     let form = EditForm::of(&read.1);
-    let page = page(console, &visit, read, (form, Ending::kept()), Problems::default()).await?;
+    let page = page(console, &visit, read, (form, ExpirationChoice::kept()), Problems::default()).await?;
     console.page(&visit, StatusCode::OK, &page)
 }
 
@@ -54,7 +54,7 @@ async fn page(
     console: &Console,
     visit: &Visit,
     (subject, token): (Subject, Token),
-    (form, ending): (EditForm, Ending),
+    (form, expiration_choice): (EditForm, ExpirationChoice),
     problems: Problems,
 ) -> Result<Edit, Failure> {
     let owner = (token.organization_id.as_str(), token.user_id.as_str());
@@ -67,40 +67,40 @@ async fn page(
     Ok(Edit {
         frame: visit.frame(),
         subject,
-        endings: terms.endings_of(token.create_time, visit.now).or_keep(as_it_is),
+        expiration_options: terms.expiration_options_of(token.create_time, visit.now).or_keep(as_it_is),
         allowed: terms.scopes(),
-        lines: form.lines(&token, &ending),
+        lines: form.lines(&token, &expiration_choice),
         form,
-        ending,
+        expiration_choice,
         problems,
         outcome: None,
         proof: visit.needs_proof(),
     })
 }
 
-async fn save(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let fields = asked.form();
-    let mut visit = sent(console, asked, &fields).await?;
+async fn save(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+    let fields = page_request.form();
+    let mut visit = sent(console, page_request, &fields).await?;
     let id = named(id)?;
-    let (form, ending) = (EditForm::posted(&fields), Ending::posted(&fields));
+    let (form, expiration_choice) = (EditForm::posted(&fields), ExpirationChoice::posted(&fields));
     let read = Subject::read(console, &visit, id).await?;
     if !form.is_current(&read.1) {
         let mut problems = Problems::default();
-        let form = form.merged(&read.1, &ending, &mut problems);
-        let mut page = page(console, &visit, read, (form, ending), problems).await?;
+        let form = form.merged(&read.1, &expiration_choice, &mut problems);
+        let mut page = page(console, &visit, read, (form, expiration_choice), problems).await?;
         page.outcome = Some(STALE.to_owned());
         return console.page(&visit, StatusCode::CONFLICT, &page);
     }
-    let change = match form.change(&read.1, &ending) {
+    let change = match form.change(&read.1, &expiration_choice) {
         Ok(change) => change,
         Err(problems) => {
-            let page = page(console, &visit, read, (form, ending), problems).await?;
+            let page = page(console, &visit, read, (form, expiration_choice), problems).await?;
             return console.page(&visit, StatusCode::BAD_REQUEST, &page);
         }
     };
-    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+    if let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
         let problems = Problems::one("proof", problem);
-        let page = page(console, &visit, read, (form, ending), problems).await?;
+        let page = page(console, &visit, read, (form, expiration_choice), problems).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
     let context = &console.integrations.context;
@@ -117,14 +117,14 @@ async fn save(console: &Console, asked: &Asked, id: &str) -> Result<Response, Fa
             }))
         }
         Err(error) if is_said_there(&error) => {
-            let words = of_action(&error);
-            let problems = super::new::refused(&error, &ending);
+            let explanation = of_action(&error);
+            let problems = super::new::refused(&error, &expiration_choice);
             let said = problems.is_empty();
-            let mut page = page(console, &visit, read, (form, ending), problems).await?;
-            page.outcome = said.then_some(words.text);
-            let page = console.page(&visit, words.status, &page)?;
+            let mut page = page(console, &visit, read, (form, expiration_choice), problems).await?;
+            page.outcome = said.then_some(explanation.text);
+            let page = console.page(&visit, explanation.status, &page)?;
             Err(Failure::shown(error, page))
         }
-        Err(error) => Err(failed(console, asked, error)),
+        Err(error) => Err(failed(console, page_request, error)),
     }
 }

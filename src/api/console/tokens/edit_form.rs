@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
-use super::ending::{Choice, Ending, KEEP};
+use super::expiration::{ChosenExpiration, ExpirationChoice, KEEP};
 use super::new_form::{labels, networks, scopes};
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
@@ -61,7 +61,11 @@ impl EditForm {
     ///
     /// # Errors
     /// Every field that is not valid; or that nothing differs.
-    pub(super) fn change(&self, token: &Token, ending: &Ending) -> Result<TokenChange, Problems> {
+    pub(super) fn change(
+        &self,
+        token: &Token,
+        expiration_choice: &ExpirationChoice,
+    ) -> Result<TokenChange, Problems> {
         let mut problems = Problems::default();
         let name = problems.take("name", TokenName::parse(&self.name), "The name");
         let words: Vec<&str> = self.scopes.split_whitespace().collect();
@@ -69,7 +73,7 @@ impl EditForm {
         let labels = labels(&self.labels).map_err(|problem| problems.add("labels", problem)).ok();
         let allowed_cidrs =
             networks(&self.networks).map_err(|problem| problems.add("networks", problem)).ok();
-        let expiration = ending.parse(&mut problems).and_then(Choice::expiration);
+        let expiration = expiration_choice.parse(&mut problems).and_then(ChosenExpiration::expiration);
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -95,7 +99,7 @@ impl EditForm {
     }
 
     /// Returns the commands equivalent to the form, with the fields that differ from the token; with its name, if none does.
-    pub(super) fn lines(&self, token: &Token, ending: &Ending) -> Lines {
+    pub(super) fn lines(&self, token: &Token, expiration_choice: &ExpirationChoice) -> Lines {
         let stored = Self::parts(token);
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let mut call = Call::new(&["token", "update"], "UpdateToken");
@@ -119,8 +123,9 @@ impl EditForm {
             call = if pairs.is_empty() { call.flag("no-labels", None) } else { call };
             paths.push("labels");
         }
-        if ending.parse(&mut Problems::default()).and_then(Choice::expiration).is_some() {
-            call = ending.said(call, "");
+        if expiration_choice.parse(&mut Problems::default()).and_then(ChosenExpiration::expiration).is_some()
+        {
+            call = expiration_choice.said(call, "");
             paths.push("expiration");
         }
         if self.name != stored.name || paths.is_empty() {
@@ -138,7 +143,12 @@ impl EditForm {
 
     /// Returns the form for the token as it is now: with what the person changed, and for the rest with what the token
     /// has. Records the fields that somebody else has changed, too.
-    pub(super) fn merged(self, token: &Token, ending: &Ending, problems: &mut Problems) -> Self {
+    pub(super) fn merged(
+        self,
+        token: &Token,
+        expiration_choice: &ExpirationChoice,
+        problems: &mut Problems,
+    ) -> Self {
         let stored = Self::of(token);
         let (typed_marks, stored_marks) = (self.marks(token), stored.marks(token));
         let before: Vec<&str> = self.version.split('-').collect();
@@ -157,8 +167,10 @@ impl EditForm {
                 problems.add(field, format!("Somebody else changed this. Now it is: {}", shown(has)));
             }
         }
-        if ending.choice != KEEP && stored_marks.last().map(String::as_str) != before.last().copied() {
-            problems.add(ending.field(), "Somebody else changed the expiration.");
+        if expiration_choice.choice != KEEP
+            && stored_marks.last().map(String::as_str) != before.last().copied()
+        {
+            problems.add(expiration_choice.field(), "Somebody else changed the expiration.");
         }
         let [(_, name, _), (_, scopes, _), (_, labels, _), (_, networks, _)] = parts;
         Self { name, scopes, labels, networks, version: stored.version }
@@ -205,13 +217,13 @@ mod tests {
         assert!(form.is_current(&before) && !form.is_current(&after));
 
         let mut problems = Problems::default();
-        let merged = form.clone().merged(&after, &Ending::kept(), &mut problems);
+        let merged = form.clone().merged(&after, &ExpirationChoice::kept(), &mut problems);
         assert_eq!((&*merged.name, &*merged.scopes, &*merged.labels), ("mine", "a b:*", "team=theirs"));
         assert!(problems.is_empty() && merged.is_current(&after));
 
         // Both changed the same: the person decides.
         let theirs = Token { name: TokenName::parse("theirs").unwrap(), expire_time: None, ..after };
-        let never = Ending { choice: "never".to_owned(), ..Ending::default() };
+        let never = ExpirationChoice { choice: "never".to_owned(), ..ExpirationChoice::default() };
         let before = Token { expire_time: Some(before.create_time), ..before };
         let form = EditForm { name: "mine".to_owned(), ..EditForm::of(&before) };
         let merged = form.merged(&theirs, &never, &mut problems);

@@ -13,7 +13,7 @@ use super::user;
 use super::view::TokenView;
 use crate::api::console::failure::{Failure, of_action, unrendered};
 use crate::api::console::form::Problems;
-use crate::api::console::interface::{Asked, Console, html};
+use crate::api::console::interface::{Console, PageRequest, html};
 use crate::domain::{Caller, Permission, Reach};
 use crate::tokens::ActionError;
 use crate::tokens::list::ListTokens;
@@ -25,14 +25,14 @@ const TOKENS: u32 = 25;
 const EACH: usize = 32 << 10;
 
 /// Shows a page of the tokens that the filters in the address select.
-pub(super) async fn show(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(page(&console, &asked))).await
+pub(super) async fn show(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
+    console.answer(&page_request, Box::pin(page(&console, &page_request))).await
 }
 
-async fn page(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
     let caller = visit.caller();
-    let query = ListQuery::read(&asked.query());
+    let query = ListQuery::read(&page_request.query());
     let mut page = List {
         frame: visit.frame(),
         problems: Problems::default(),

@@ -23,7 +23,7 @@ use super::list_query::ListQuery;
 use super::view::TokenView;
 use crate::admission::response_memory::reserved_bytes;
 use crate::api::console::failure::Failure;
-use crate::api::console::interface::{Asked, Console};
+use crate::api::console::interface::{Console, PageRequest};
 use crate::api::console::session::visit::Visit;
 use crate::changefeed::hub::{Batch, Position, Watch};
 use crate::domain::page::Listing;
@@ -51,15 +51,18 @@ type Sender = mpsc::Sender<Result<Bytes, Infallible>>;
 
 /// Streams the changes of the tokens that the list's organization and user select, from now on or after the position
 /// of the last message.
-pub(in crate::api::console) async fn stream(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(open(&console, &asked))).await
+pub(in crate::api::console) async fn stream(
+    State(console): State<Arc<Console>>,
+    page_request: PageRequest,
+) -> Response {
+    console.answer(&page_request, Box::pin(open(&console, &page_request))).await
 }
 
-async fn open(console: &Arc<Console>, asked: &Asked) -> Result<Response, Failure> {
-    let visit = console.visit_unseen(asked).await?;
+async fn open(console: &Arc<Console>, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit_unseen(page_request).await?;
     visit.caller().require(Permission::See)?;
     // Without a filter that is valid there is no list either.
-    let Ok(listing) = ListQuery::read(&asked.query()).parse() else {
+    let Ok(listing) = ListQuery::read(&page_request.query()).parse() else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     // This status makes a browser try no more.
@@ -68,7 +71,7 @@ async fn open(console: &Arc<Console>, asked: &Asked) -> Result<Response, Failure
     };
     let watch = console.hub.watch().ok_or(Unknown::Store(StoreError::Starting))?;
     let organization = organization(visit.caller());
-    let start = match asked.headers.get("last-event-id") {
+    let start = match page_request.headers.get("last-event-id") {
         None => Start::Now,
         Some(id) => {
             let id = id.to_str().unwrap_or_default();

@@ -5,7 +5,7 @@ mod chosen;
 mod created;
 mod edit;
 mod edit_form;
-mod ending;
+mod expiration;
 mod history;
 mod like;
 mod list;

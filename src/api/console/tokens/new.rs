@@ -9,15 +9,15 @@ use axum::response::Response;
 use form_urlencoded::Serializer;
 use tracing::{Span, field};
 
-use super::ending::Ending;
+use super::expiration::ExpirationChoice;
 use super::new_form::NewForm;
 use super::pages::New;
 use super::subject::{failed, is_said_there, opened, sent};
 use super::terms::Terms;
 use crate::admission::fair_limiter::Refused;
-use crate::api::console::failure::{Failure, Words, foreign_form, of_action, policy};
+use crate::api::console::failure::{Explanation, Failure, foreign_form, of_action, policy};
 use crate::api::console::form::Problems;
-use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::interface::{Console, PageRequest, go_to};
 use crate::api::console::pages::visible;
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
@@ -38,42 +38,42 @@ const PRIVILEGES: [(ReservedScope, &str); 6] = [
 ];
 
 /// Shows the form; what the address names is filled in.
-pub(super) async fn show(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(form(&console, &asked))).await
+pub(super) async fn show(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
+    console.answer(&page_request, Box::pin(form(&console, &page_request))).await
 }
 
 /// Creates the token.
-pub(super) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(generate(&console, &asked))).await
+pub(super) async fn submit(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
+    console.answer(&page_request, Box::pin(generate(&console, &page_request))).await
 }
 
-async fn form(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = opened(console, asked).await?;
-    let form = NewForm::prefilled(&asked.query());
+async fn form(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = opened(console, page_request).await?;
+    let form = NewForm::prefilled(&page_request.query());
     if form.nonce().is_none() {
         // The nonce stands in the address: going back to it from the secret is going back to the same form.
-        return Ok(go_to(&with_nonce(asked, "/tokens/new")?));
+        return Ok(go_to(&with_nonce(page_request, "/tokens/new")?));
     }
     let page = page(console, &visit, form, Problems::default(), None).await?;
     console.page(&visit, StatusCode::OK, &page)
 }
 
 /// Returns the address of a form with a new nonce.
-pub(super) fn with_nonce(asked: &Asked, path: &str) -> Result<String, Failure> {
+pub(super) fn with_nonce(page_request: &PageRequest, path: &str) -> Result<String, Failure> {
     let nonce = FormNonce::generate(&mut clock::randomness()).map_err(|_| Refused::Full)?;
     let mut query = Serializer::new(String::new());
     query.append_pair("form", &nonce.to_string());
-    let given = form_urlencoded::parse(asked.uri.query().unwrap_or_default().as_bytes());
+    let given = form_urlencoded::parse(page_request.uri.query().unwrap_or_default().as_bytes());
     query.extend_pairs(given.filter(|(name, _)| name != "form"));
     Ok(format!("{path}?{}", query.finish()))
 }
 
-async fn generate(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let fields = asked.form();
-    let mut visit = sent(console, asked, &fields).await?;
+async fn generate(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let fields = page_request.form();
+    let mut visit = sent(console, page_request, &fields).await?;
     let form = NewForm::posted(&fields);
     let nonce = form.nonce().ok_or_else(foreign_form)?;
-    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+    if let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
         let page = page(console, &visit, form, Problems::one("proof", problem), None).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
@@ -91,26 +91,26 @@ async fn generate(console: &Console, asked: &Asked) -> Result<Response, Failure>
             Ok(go_to(&format!("/tokens/created/{nonce}")))
         }
         Err(error) if is_said_there(&error) => {
-            let Words { status, title, text } = of_action(&error);
+            let Explanation { status, title, text } = of_action(&error);
             let exists = matches!(error, ActionError::RequestIdReused | ActionError::Unrepeatable(_));
-            let problems = refused(&error, &form.ending);
+            let problems = refused(&error, &form.expiration_choice);
             let outcome = problems.is_empty().then(|| (format!("{title}. {text}"), exists));
             let page = page(console, &visit, form, problems, outcome).await?;
             let page = console.page(&visit, status, &page)?;
             Err(Failure::shown(error, page))
         }
-        Err(error) => Err(failed(console, asked, error)),
+        Err(error) => Err(failed(console, page_request, error)),
     }
 }
 
 /// Returns the errors of an action that belong to a field.
-pub(super) fn refused(error: &ActionError, ending: &Ending) -> Problems {
+pub(super) fn refused(error: &ActionError, expiration_choice: &ExpirationChoice) -> Problems {
     match error {
         ActionError::Policy(rule) => {
             let field = match rule {
                 Rule::AllowedScopes => "scopes",
                 Rule::MostActiveTokens => "user",
-                _ => ending.field(),
+                _ => expiration_choice.field(),
             };
             Problems::one(field, policy(*rule))
         }
@@ -119,7 +119,9 @@ pub(super) fn refused(error: &ActionError, ending: &Ending) -> Problems {
                 AccessError::ForeignOrganization => "organization",
                 AccessError::Exceeds(Bound::User) => "user",
                 AccessError::Privileged(_) | AccessError::Exceeds(Bound::Scopes) => "scopes",
-                AccessError::OutlivesCaller | AccessError::Exceeds(Bound::Lifetime) => ending.field(),
+                AccessError::OutlivesCaller | AccessError::Exceeds(Bound::Lifetime) => {
+                    expiration_choice.field()
+                }
                 AccessError::WiderNetworks | AccessError::Exceeds(Bound::Networks) => "networks",
                 AccessError::MissingScope(_) | AccessError::Exceeds(Bound::Grant) => {
                     return Problems::default();
@@ -127,7 +129,7 @@ pub(super) fn refused(error: &ActionError, ending: &Ending) -> Problems {
             };
             Problems::one(field, of_action(error).text)
         }
-        ActionError::Invalid(violations) => Problems::one(ending.field(), invalid_end(violations)),
+        ActionError::Invalid(violations) => Problems::one(expiration_choice.field(), invalid_end(violations)),
         _ => Problems::default(),
     }
 }
@@ -158,11 +160,11 @@ async fn page(
         own: own.is_some(),
         limited: caller.offered_scopes().is_some(),
         frame: visit.frame(),
-        ending: form.ending.clone(),
+        expiration_choice: form.expiration_choice.clone(),
         problems,
         outcome,
         organizations: caller.reach() == Reach::Any,
-        endings: terms.endings(visit.now),
+        expiration_options: terms.expiration_options(visit.now),
         patterns: terms.has_patterns(),
         count: terms.count_of(&visible(&form.user)),
         allowed,

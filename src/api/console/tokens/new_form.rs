@@ -1,7 +1,7 @@
 //! The form for a new token: as it was typed, or prefilled by the page's address, and what it asks for. Pure
 //! functions, used by the page of the form and its template.
 
-use super::ending::Ending;
+use super::expiration::ExpirationChoice;
 use super::terms::is_reserved;
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
@@ -19,7 +19,7 @@ pub(super) struct NewForm {
     pub(super) name: String,
     pub(super) user: String,
     pub(super) organization: String,
-    pub(super) ending: Ending,
+    pub(super) expiration_choice: ExpirationChoice,
     /// Those scopes that were ticked.
     pub(super) ticked: Vec<String>,
     /// Those that were typed.
@@ -37,7 +37,7 @@ impl NewForm {
             name: fields.typed("name"),
             user: fields.typed("user"),
             organization: fields.typed("organization"),
-            ending: Ending::posted(fields),
+            expiration_choice: ExpirationChoice::posted(fields),
             ticked: fields.all("scope").map(str::to_owned).collect(),
             scopes: fields.get("scopes").to_owned(),
             privileges: fields.all("privilege").map(str::to_owned).collect(),
@@ -56,8 +56,8 @@ impl NewForm {
         form.labels = several("label");
         form.networks = several("network");
         form.privileges.clear();
-        if form.ending.choice == "never" {
-            form.ending.choice.clear();
+        if form.expiration_choice.choice == "never" {
+            form.expiration_choice.choice.clear();
         }
         form
     }
@@ -103,7 +103,7 @@ impl NewForm {
             let parsed = OrganizationId::parse(&self.organization).map(Some);
             problems.take("organization", parsed, "The organization")
         };
-        let expiration = self.ending.required(&mut problems);
+        let expiration = self.expiration_choice.required(&mut problems);
         let scopes = scopes(&self.words(), &mut problems);
         let labels = labels(&self.labels).map_err(|problem| problems.add("labels", problem)).ok();
         let allowed_cidrs =
@@ -142,7 +142,7 @@ impl NewForm {
         let scopes: Vec<String> = self.words().into_iter().map(str::to_owned).collect();
         let networks: Vec<String> = words(&self.networks).map(str::to_owned).collect();
         let labels = pairs(&self.labels).unwrap_or_default();
-        let call = self.ending.said(call, "30d").texts("scope", "scopes", &scopes);
+        let call = self.expiration_choice.said(call, "30d").texts("scope", "scopes", &scopes);
         call.labels(&labels).texts("cidr", "allowedCidrs", &networks).lines()
     }
 }
@@ -244,13 +244,13 @@ mod tests {
         let text = "name=ci&scope=a:b&scope=c&expiration=never&privilege=tokend:root&scope=tokend:write&scopes=tokend:root";
         let mut form = NewForm::prefilled(&Fields::read(text.as_bytes()));
         form.offer(&["c".to_owned()]);
-        assert_eq!((&*form.name, &*form.scopes, &*form.ending.choice), ("ci", "a:b", ""));
+        assert_eq!((&*form.name, &*form.scopes, &*form.expiration_choice.choice), ("ci", "a:b", ""));
         assert!(
             form.has_scope("c")
                 && !form.has_privilege("tokend:root")
                 && !form.lines().tokend.contains("tokend:")
         );
         let preset = NewForm::prefilled(&Fields::read(b"expiration=30d"));
-        assert_eq!(preset.ending.choice, "30d");
+        assert_eq!(preset.expiration_choice.choice, "30d");
     }
 }

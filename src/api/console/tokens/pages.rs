@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::edit_form::EditForm;
-use super::ending::{Ending, Endings};
+use super::expiration::{ExpirationChoice, ExpirationOptions};
 use super::history::EventView;
 use super::list_query::ListQuery;
 use super::new_form::NewForm;
@@ -42,12 +42,12 @@ pub(super) struct List {
 pub(super) struct New {
     pub(super) frame: Frame,
     pub(super) form: NewForm,
-    pub(super) ending: Ending,
+    pub(super) expiration_choice: ExpirationChoice,
     pub(super) problems: Problems,
     /// What happened to the form as a whole, and whether its token exists already.
     pub(super) outcome: Option<(String, bool)>,
     pub(super) organizations: bool,
-    pub(super) endings: Endings,
+    pub(super) expiration_options: ExpirationOptions,
     /// Whether the user is the session's own, which cannot be changed.
     pub(super) own: bool,
     /// The scopes that the policy and the session's token allow; empty: any, or none if they are limited.
@@ -169,8 +169,8 @@ pub(super) struct Rotate {
     pub(super) grace_rule: Option<String>,
     /// Whether it is the token of this session, whose successor expires when it would have.
     pub(super) is_own: bool,
-    pub(super) ending: Ending,
-    pub(super) endings: Endings,
+    pub(super) expiration_choice: ExpirationChoice,
+    pub(super) expiration_options: ExpirationOptions,
     pub(super) problems: Problems,
     pub(super) outcome: Option<(String, bool)>,
     pub(super) lines: Lines,
@@ -184,8 +184,8 @@ pub(super) struct Edit {
     pub(super) frame: Frame,
     pub(super) subject: Subject,
     pub(super) form: EditForm,
-    pub(super) ending: Ending,
-    pub(super) endings: Endings,
+    pub(super) expiration_choice: ExpirationChoice,
+    pub(super) expiration_options: ExpirationOptions,
     /// The scopes that the policy allows; empty: any.
     pub(super) allowed: Vec<String>,
     pub(super) problems: Problems,
@@ -235,7 +235,7 @@ pub(super) struct Done {
 /// The question before all tokens of a user are revoked, and what came of it.
 #[derive(Template)]
 #[template(path = "tokens/user.html")]
-pub(super) struct Leaver {
+pub(super) struct UserRevocation {
     pub(super) frame: Frame,
     pub(super) user: String,
     pub(super) organization: String,

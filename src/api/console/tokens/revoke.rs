@@ -12,7 +12,7 @@ use super::subject::{Subject, failed, is_said_there, named, opened, sent};
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Fields, Problems};
-use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::interface::{Console, PageRequest, go_to};
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::domain::RevokeReason;
@@ -27,23 +27,23 @@ const CONFIRMATION: &str = "revoke";
 pub(super) async fn show(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked, &id))).await
+    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id))).await
 }
 
 /// Revokes it. Sending the form again changes nothing.
 pub(super) async fn submit(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(revoke(&console, &asked, &id))).await
+    console.answer(&page_request, Box::pin(revoke(&console, &page_request, &id))).await
 }
 
-async fn ask(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let visit = opened(console, asked).await?;
-    let page = question(console, &visit, named(id)?, &asked.query(), Problems::default()).await?;
+async fn ask(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+    let visit = opened(console, page_request).await?;
+    let page = question(console, &visit, named(id)?, &page_request.query(), Problems::default()).await?;
     console.page(&visit, StatusCode::OK, &page)
 }
 
@@ -85,16 +85,16 @@ pub(super) fn confirmed(fields: &Fields<'_>, act: Act, problems: &mut Problems) 
     reason.filter(|_| problems.is_empty())
 }
 
-async fn revoke(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let fields = asked.form();
-    let mut visit = sent(console, asked, &fields).await?;
+async fn revoke(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+    let fields = page_request.form();
+    let mut visit = sent(console, page_request, &fields).await?;
     let id = named(id)?;
     let mut problems = Problems::default();
     let Some(reason) = confirmed(&fields, Act::Revoked, &mut problems) else {
         let page = question(console, &visit, id, &fields, problems).await?;
         return console.page(&visit, StatusCode::BAD_REQUEST, &page);
     };
-    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+    if let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
         let page = question(console, &visit, id, &fields, Problems::one("proof", problem)).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
@@ -113,11 +113,11 @@ async fn revoke(console: &Console, asked: &Asked, id: &str) -> Result<Response, 
         }
         Err(error) if is_said_there(&error) => {
             let mut page = question(console, &visit, id, &fields, Problems::default()).await?;
-            let words = of_action(&error);
-            page.outcome = Some(words.text);
-            let page = console.page(&visit, words.status, &page)?;
+            let explanation = of_action(&error);
+            page.outcome = Some(explanation.text);
+            let page = console.page(&visit, explanation.status, &page)?;
             Err(Failure::shown(error, page))
         }
-        Err(error) => Err(failed(console, asked, error)),
+        Err(error) => Err(failed(console, page_request, error)),
     }
 }

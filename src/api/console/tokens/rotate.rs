@@ -8,16 +8,16 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use time::Duration;
 
-use super::ending::Ending;
+use super::expiration::ExpirationChoice;
 use super::new::with_nonce;
 use super::notice::{self, Act};
 use super::pages::Rotate;
 use super::subject::{Subject, failed, is_said_there, named, opened, sent};
 use super::terms::Terms;
 use crate::api::console::commands::{Call, Lines};
-use crate::api::console::failure::{Failure, Words, foreign_form, of_action, policy};
+use crate::api::console::failure::{Explanation, Failure, foreign_form, of_action, policy};
 use crate::api::console::form::{Fields, Problems};
-use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::interface::{Console, PageRequest, go_to};
 use crate::api::console::moments::Moment;
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
@@ -39,26 +39,26 @@ const GRACES: [(&str, &str, i64); 4] = [
 pub(super) async fn show(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked, &id))).await
+    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id))).await
 }
 
 /// Rotates the token.
 pub(super) async fn submit(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(rotate(&console, &asked, &id))).await
+    console.answer(&page_request, Box::pin(rotate(&console, &page_request, &id))).await
 }
 
-async fn ask(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let visit = opened(console, asked).await?;
+async fn ask(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+    let visit = opened(console, page_request).await?;
     let id = named(id)?;
-    let fields = asked.query();
+    let fields = page_request.query();
     if FormNonce::parse(fields.get("form")).is_none() {
-        return Ok(go_to(&with_nonce(asked, &format!("/tokens/{id}/rotate"))?));
+        return Ok(go_to(&with_nonce(page_request, &format!("/tokens/{id}/rotate"))?));
     }
     let page = form(console, &visit, id, &fields, (Problems::default(), None)).await?;
     console.page(&visit, StatusCode::OK, &page)
@@ -87,7 +87,7 @@ async fn form(
         Some(end) => format!("As the old one: {}", end.exact),
         None => "As the old one: never".to_owned(),
     };
-    let ending = chosen_ending(fields);
+    let expiration_choice = posted_expiration(fields);
     let grace = fields.typed("grace");
     Ok(Rotate {
         frame: visit.frame(),
@@ -95,10 +95,10 @@ async fn form(
         grace_rule: rule.then(|| policy(Rule::LongestGrace).replace(" Choose a shorter time.", "")),
         graces,
         is_own,
-        endings: terms.endings(visit.now).or_keep(as_old),
-        lines: lines(id, &grace, &ending),
+        expiration_options: terms.expiration_options(visit.now).or_keep(as_old),
+        lines: lines(id, &grace, &expiration_choice),
         grace,
-        ending,
+        expiration_choice,
         problems,
         outcome,
         subject,
@@ -106,12 +106,12 @@ async fn form(
     })
 }
 
-fn chosen_ending(fields: &Fields<'_>) -> Ending {
-    let ending = Ending::posted(fields);
-    if ending.choice.is_empty() { Ending::kept() } else { ending }
+fn posted_expiration(fields: &Fields<'_>) -> ExpirationChoice {
+    let expiration_choice = ExpirationChoice::posted(fields);
+    if expiration_choice.choice.is_empty() { ExpirationChoice::kept() } else { expiration_choice }
 }
 
-fn lines(id: TokenId, grace: &str, ending: &Ending) -> Lines {
+fn lines(id: TokenId, grace: &str, expiration_choice: &ExpirationChoice) -> Lines {
     let call = Call::new(&["token", "rotate"], "RotateToken");
     let seconds = GRACES.iter().find(|(value, _, _)| *value == grace).map_or(0, |(_, _, seconds)| *seconds);
     let call = if seconds == 0 {
@@ -119,12 +119,12 @@ fn lines(id: TokenId, grace: &str, ending: &Ending) -> Lines {
     } else {
         call.flag("grace-period", Some(grace)).set("gracePeriod", format!("{seconds}s").into())
     };
-    ending.said(call, "").about("tokenId", &id.to_string()).lines()
+    expiration_choice.said(call, "").about("tokenId", &id.to_string()).lines()
 }
 
-async fn rotate(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let fields = asked.form();
-    let mut visit = sent(console, asked, &fields).await?;
+async fn rotate(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+    let fields = page_request.form();
+    let mut visit = sent(console, page_request, &fields).await?;
     let id = named(id)?;
     let nonce = FormNonce::parse(&fields.typed("form")).ok_or_else(foreign_form)?;
     let is_own = visit.caller().is_token(id);
@@ -136,13 +136,13 @@ async fn rotate(console: &Console, asked: &Asked, id: &str) -> Result<Response, 
         problems.add("grace", "Choose how long the old token is still accepted.");
     }
     // It gets no later end by itself.
-    let ending = if is_own { Ending::kept() } else { chosen_ending(&fields) };
-    let expiration = ending.parse(&mut problems);
+    let expiration_choice = if is_own { ExpirationChoice::kept() } else { posted_expiration(&fields) };
+    let expiration = expiration_choice.parse(&mut problems);
     let (Some((_, _, seconds)), Some(expiration)) = (grace, expiration) else {
         let page = form(console, &visit, id, &fields, (problems, None)).await?;
         return console.page(&visit, StatusCode::BAD_REQUEST, &page);
     };
-    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+    if let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
         let problems = Problems::one("proof", problem);
         let page = form(console, &visit, id, &fields, (problems, None)).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
@@ -171,27 +171,27 @@ async fn rotate(console: &Console, asked: &Asked, id: &str) -> Result<Response, 
             }))
         }
         Err(error) if is_said_there(&error) => {
-            let Words { status, text, .. } = of_action(&error);
+            let Explanation { status, text, .. } = of_action(&error);
             let exists = matches!(error, ActionError::RequestIdReused | ActionError::Unrepeatable(_));
-            let problems = refused(&error, &ending);
+            let problems = refused(&error, &expiration_choice);
             let outcome = problems.is_empty().then_some((text, exists));
             let page = form(console, &visit, id, &fields, (problems, outcome)).await?;
             let page = console.page(&visit, status, &page)?;
             Err(Failure::shown(error, page))
         }
-        Err(error) => Err(failed(console, asked, error)),
+        Err(error) => Err(failed(console, page_request, error)),
     }
 }
 
 /// Returns the errors of a rotation that belong to a field.
-fn refused(error: &ActionError, ending: &Ending) -> Problems {
+fn refused(error: &ActionError, expiration_choice: &ExpirationChoice) -> Problems {
     match error {
         ActionError::Policy(rule @ Rule::LongestGrace) => Problems::one("grace", policy(*rule)),
         ActionError::Policy(rule @ (Rule::ExpirationRequired | Rule::LongestLifetime)) => {
-            Problems::one(ending.field(), policy(*rule))
+            Problems::one(expiration_choice.field(), policy(*rule))
         }
         ActionError::Invalid(violations) => {
-            Problems::one(ending.field(), super::new::invalid_end(violations))
+            Problems::one(expiration_choice.field(), super::new::invalid_end(violations))
         }
         _ => Problems::default(),
     }

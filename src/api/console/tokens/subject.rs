@@ -6,8 +6,8 @@ use tracing::{Span, field};
 use super::view::TokenView;
 use crate::api::console::failure::Failure;
 use crate::api::console::form::Fields;
-use crate::api::console::interface::{Asked, Console};
-use crate::api::console::session::gate::{self, Why};
+use crate::api::console::interface::{Console, PageRequest};
+use crate::api::console::session::gate::{self, SignInReason};
 use crate::api::console::session::visit::Visit;
 use crate::domain::{Permission, Reach, Token};
 use crate::secret::TokenId;
@@ -52,15 +52,19 @@ pub(super) fn named(id: &str) -> Result<TokenId, ActionError> {
 }
 
 /// Recognises who opens a page that leads to a change.
-pub(super) async fn opened(console: &Console, asked: &Asked) -> Result<Visit, Failure> {
-    let visit = console.visit(asked).await?;
+pub(super) async fn opened(console: &Console, page_request: &PageRequest) -> Result<Visit, Failure> {
+    let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Change)?;
     Ok(visit)
 }
 
 /// Recognises who sends a form that changes something, and checks that it is the session's own.
-pub(super) async fn sent(console: &Console, asked: &Asked, fields: &Fields<'_>) -> Result<Visit, Failure> {
-    let visit = console.visit(asked).await?;
+pub(super) async fn sent(
+    console: &Console,
+    page_request: &PageRequest,
+    fields: &Fields<'_>,
+) -> Result<Visit, Failure> {
+    let visit = console.visit(page_request).await?;
     visit.check_form(fields)?;
     visit.caller().require(Permission::Change)?;
     Ok(visit)
@@ -81,9 +85,11 @@ pub(super) fn is_said_there(error: &ActionError) -> bool {
 }
 
 /// Fails with an error of an action. If the session's token was ended meanwhile, asks for a sign-in.
-pub(super) fn failed(console: &Console, asked: &Asked, error: ActionError) -> Failure {
+pub(super) fn failed(console: &Console, page_request: &PageRequest, error: ActionError) -> Failure {
     match error {
-        ActionError::Credential(error) => gate::wanted(console, asked, Why::Credential(error)),
+        ActionError::Credential(error) => {
+            gate::sign_in_required(console, page_request, SignInReason::Credential(error))
+        }
         error => error.into(),
     }
 }

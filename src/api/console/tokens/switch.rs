@@ -12,7 +12,7 @@ use super::subject::{Subject, failed, is_said_there, named, opened, sent};
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Fields, Problems};
-use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::interface::{Console, PageRequest, go_to};
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::domain::RevokeReason;
@@ -26,48 +26,54 @@ const DISABLE: Usability = Usability::Disabled(LastRoot::Refuse);
 pub(super) async fn show_disable(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked, &id, DISABLE))).await
+    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id, DISABLE))).await
 }
 
 /// Disables it. Sending the form again changes nothing.
 pub(super) async fn disable(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(switch(&console, &asked, &id, DISABLE))).await
+    console.answer(&page_request, Box::pin(switch(&console, &page_request, &id, DISABLE))).await
 }
 
 /// Asks whether to enable a token.
 pub(super) async fn show_enable(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked, &id, Usability::Enabled))).await
+    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id, Usability::Enabled))).await
 }
 
 /// Enables it. Sending the form again changes nothing.
 pub(super) async fn enable(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(switch(&console, &asked, &id, Usability::Enabled))).await
+    console.answer(&page_request, Box::pin(switch(&console, &page_request, &id, Usability::Enabled))).await
 }
 
-async fn ask(console: &Console, asked: &Asked, id: &str, wanted: Usability) -> Result<Response, Failure> {
-    let visit = opened(console, asked).await?;
-    let page = question(console, &visit, (named(id)?, wanted), &asked.query(), Problems::default()).await?;
+async fn ask(
+    console: &Console,
+    page_request: &PageRequest,
+    id: &str,
+    usability: Usability,
+) -> Result<Response, Failure> {
+    let visit = opened(console, page_request).await?;
+    let page = question(console, &visit, (named(id)?, usability), &page_request.query(), Problems::default())
+        .await?;
     console.page(&visit, StatusCode::OK, &page)
 }
 
 async fn question(
     console: &Console,
     visit: &Visit,
-    (id, wanted): (TokenId, Usability),
+    (id, usability): (TokenId, Usability),
     fields: &Fields<'_>,
     problems: Problems,
 ) -> Result<Switch, Failure> {
@@ -76,8 +82,8 @@ async fn question(
     Ok(Switch {
         frame: visit.frame(),
         subject,
-        disables: wanted != Usability::Enabled,
-        lines: lines(id, wanted, &reason),
+        disables: usability != Usability::Enabled,
+        lines: lines(id, usability, &reason),
         reason,
         problems,
         outcome: None,
@@ -85,8 +91,8 @@ async fn question(
     })
 }
 
-fn lines(id: TokenId, wanted: Usability, reason: &str) -> Lines {
-    let call = match wanted {
+fn lines(id: TokenId, usability: Usability, reason: &str) -> Lines {
+    let call = match usability {
         Usability::Disabled(_) => {
             Call::new(&["token", "disable"], "DisableToken").text("reason", "reason", reason)
         }
@@ -95,37 +101,42 @@ fn lines(id: TokenId, wanted: Usability, reason: &str) -> Lines {
     call.about("tokenId", &id.to_string()).lines()
 }
 
-async fn switch(console: &Console, asked: &Asked, id: &str, wanted: Usability) -> Result<Response, Failure> {
-    let fields = asked.form();
-    let mut visit = sent(console, asked, &fields).await?;
-    let about = (named(id)?, wanted);
+async fn switch(
+    console: &Console,
+    page_request: &PageRequest,
+    id: &str,
+    usability: Usability,
+) -> Result<Response, Failure> {
+    let fields = page_request.form();
+    let mut visit = sent(console, page_request, &fields).await?;
+    let about = (named(id)?, usability);
     let mut problems = Problems::default();
     let reason = problems.take("reason", RevokeReason::parse(&fields.typed("reason")), "The reason");
     let Some(reason) = reason else {
         let page = question(console, &visit, about, &fields, problems).await?;
         return console.page(&visit, StatusCode::BAD_REQUEST, &page);
     };
-    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+    if let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
         let page = question(console, &visit, about, &fields, Problems::one("proof", problem)).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
     let context = &console.integrations.context;
     let forgetting = context.engine.invalidate_token(about.0);
-    let switched = context.actions.switch_token(visit.caller(), about.0, wanted, &reason).await;
+    let switched = context.actions.switch_token(visit.caller(), about.0, usability, &reason).await;
     drop(forgetting);
     match switched {
         Ok(switched) => {
-            let act = if wanted == Usability::Enabled { Act::Enabled } else { Act::Disabled };
+            let act = if usability == Usability::Enabled { Act::Enabled } else { Act::Disabled };
             let (path, id) = (format!("/tokens/{}", about.0), about.0.to_string());
             Ok(go_to(&notice::address(&visit, &path, act, &id, switched.effective_time)))
         }
         Err(error) if is_said_there(&error) => {
             let mut page = question(console, &visit, about, &fields, Problems::default()).await?;
-            let words = of_action(&error);
-            page.outcome = Some(words.text);
-            let page = console.page(&visit, words.status, &page)?;
+            let explanation = of_action(&error);
+            page.outcome = Some(explanation.text);
+            let page = console.page(&visit, explanation.status, &page)?;
             Err(Failure::shown(error, page))
         }
-        Err(error) => Err(failed(console, asked, error)),
+        Err(error) => Err(failed(console, page_request, error)),
     }
 }

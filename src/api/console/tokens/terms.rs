@@ -4,7 +4,7 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::ending::Endings;
+use super::expiration::ExpirationOptions;
 use crate::api::console::failure::Failure;
 use crate::api::console::interface::Console;
 use crate::api::console::session::visit::Visit;
@@ -60,13 +60,17 @@ impl Terms {
     }
 
     /// Returns what is offered for a new token.
-    pub(super) fn endings(&self, now: OffsetDateTime) -> Endings {
-        Endings::new(&self.policy, (now, now), self.may_be_root)
+    pub(super) fn expiration_options(&self, now: OffsetDateTime) -> ExpirationOptions {
+        ExpirationOptions::new(&self.policy, (now, now), self.may_be_root)
     }
 
     /// Returns what is offered for a token that exists.
-    pub(super) fn endings_of(&self, created: OffsetDateTime, now: OffsetDateTime) -> Endings {
-        Endings::new(&self.policy, (created, now), false)
+    pub(super) fn expiration_options_of(
+        &self,
+        created: OffsetDateTime,
+        now: OffsetDateTime,
+    ) -> ExpirationOptions {
+        ExpirationOptions::new(&self.policy, (created, now), false)
     }
 
     /// Returns the longest time for which a rotated token may still be accepted.
@@ -128,13 +132,13 @@ pub(super) fn is_reserved(scope: &str) -> bool {
 }
 
 fn ordinal(number: u32) -> String {
-    let ending = match (number % 10, number % 100) {
+    let expiration_choice = match (number % 10, number % 100) {
         (1, rest) if rest != 11 => "st",
         (2, rest) if rest != 12 => "nd",
         (3, rest) if rest != 13 => "rd",
         _ => "th",
     };
-    format!("{number}{ending}")
+    format!("{number}{expiration_choice}")
 }
 
 #[cfg(test)]

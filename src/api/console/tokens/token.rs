@@ -13,7 +13,7 @@ use super::subject::{Subject, named};
 use super::view::TokenView;
 use super::{like, notice};
 use crate::api::console::failure::Failure;
-use crate::api::console::interface::{Asked, Console};
+use crate::api::console::interface::{Console, PageRequest};
 use crate::api::console::pages::visible;
 use crate::api::console::session::visit::Visit;
 use crate::domain::event::EventKind;
@@ -30,16 +30,16 @@ const EACH_EVENT: usize = 64 << 10;
 pub(super) async fn show(
     State(console): State<Arc<Console>>,
     Path(id): Path<String>,
-    asked: Asked,
+    page_request: PageRequest,
 ) -> Response {
-    console.answer(&asked, Box::pin(page(&console, &asked, &id))).await
+    console.answer(&page_request, Box::pin(page(&console, &page_request, &id))).await
 }
 
-async fn page(console: &Console, asked: &Asked, id: &str) -> Result<Response, Failure> {
-    let visit = console.visit(asked).await?;
+async fn page(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
     let id = named(id)?;
     let (subject, token) = Subject::read(console, &visit, id).await?;
-    let fields = asked.query();
+    let fields = page_request.query();
     let page_token = Some(fields.typed("events")).filter(|text| !text.is_empty());
     let is_older = page_token.is_some();
     let most = EACH_EVENT.saturating_mul(EVENTS as usize);

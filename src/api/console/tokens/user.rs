@@ -8,14 +8,14 @@ use axum::response::Response;
 use form_urlencoded::Serializer;
 
 use super::notice::{self, Act};
-use super::pages::Leaver;
+use super::pages::UserRevocation;
 use super::revoke::confirmed;
 use super::subject::{failed, is_said_there, opened, sent};
 use super::view::TokenView;
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Fields, Problems};
-use crate::api::console::interface::{Asked, Console, go_to};
+use crate::api::console::interface::{Console, PageRequest, go_to};
 use crate::api::console::pages::visible;
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
@@ -33,13 +33,13 @@ const SHOWN: u32 = 25;
 const EACH: usize = 32 << 10;
 
 /// Asks whether to revoke them.
-pub(super) async fn show(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(ask(&console, &asked))).await
+pub(super) async fn show(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
+    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
 }
 
 /// Revokes them. Sending the form again changes nothing.
-pub(super) async fn submit(State(console): State<Arc<Console>>, asked: Asked) -> Response {
-    console.answer(&asked, Box::pin(revoke(&console, &asked))).await
+pub(super) async fn submit(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
+    console.answer(&page_request, Box::pin(revoke(&console, &page_request))).await
 }
 
 /// Returns the address of the page for a user.
@@ -69,9 +69,9 @@ impl Owner {
     }
 }
 
-async fn ask(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let visit = opened(console, asked).await?;
-    let page = question(console, &visit, &asked.query(), Problems::default()).await?;
+async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = opened(console, page_request).await?;
+    let page = question(console, &visit, &page_request.query(), Problems::default()).await?;
     console.page(&visit, StatusCode::OK, &page)
 }
 
@@ -80,7 +80,7 @@ async fn question(
     visit: &Visit,
     fields: &Fields<'_>,
     mut problems: Problems,
-) -> Result<Leaver, Failure> {
+) -> Result<UserRevocation, Failure> {
     let (organization, user) = (fields.get("organization").to_owned(), fields.get("user").to_owned());
     let found = match Owner::read(fields, &mut problems) {
         Some(owner) => tokens(console, visit, owner).await?,
@@ -89,7 +89,7 @@ async fn question(
     let shown = (visible(&organization), visible(&user));
     let reason = fields.typed("reason");
     let what = format!("{organization} {user}");
-    Ok(Leaver {
+    Ok(UserRevocation {
         frame: visit.frame(),
         lines: lines(&organization, &user, &reason),
         notice: notice::read(visit, fields, &what).map(|(_, notice)| notice),
@@ -138,9 +138,9 @@ fn lines(organization: &str, user: &str, reason: &str) -> Lines {
     call.about("userId", user).lines()
 }
 
-async fn revoke(console: &Console, asked: &Asked) -> Result<Response, Failure> {
-    let fields = asked.form();
-    let mut visit = sent(console, asked, &fields).await?;
+async fn revoke(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let fields = page_request.form();
+    let mut visit = sent(console, page_request, &fields).await?;
     let mut problems = Problems::default();
     let (owner, reason) =
         (Owner::read(&fields, &mut problems), confirmed(&fields, Act::Revoked, &mut problems));
@@ -148,7 +148,7 @@ async fn revoke(console: &Console, asked: &Asked) -> Result<Response, Failure> {
         let page = question(console, &visit, &fields, problems).await?;
         return console.page(&visit, StatusCode::BAD_REQUEST, &page);
     };
-    if let Some(problem) = proof::missing(console, asked, &mut visit, &fields).await? {
+    if let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
         let page = question(console, &visit, &fields, Problems::one("proof", problem)).await?;
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
@@ -167,11 +167,11 @@ async fn revoke(console: &Console, asked: &Asked) -> Result<Response, Failure> {
         }
         Err(error) if is_said_there(&error) => {
             let mut page = question(console, &visit, &fields, Problems::default()).await?;
-            let words = of_action(&error);
-            page.outcome = Some(words.text);
-            let page = console.page(&visit, words.status, &page)?;
+            let explanation = of_action(&error);
+            page.outcome = Some(explanation.text);
+            let page = console.page(&visit, explanation.status, &page)?;
             Err(Failure::shown(error, page))
         }
-        Err(error) => Err(failed(console, asked, error)),
+        Err(error) => Err(failed(console, page_request, error)),
     }
 }

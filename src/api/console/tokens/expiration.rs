@@ -21,7 +21,7 @@ const MISSING: &str = "Choose when the token expires, or that it never does.";
 
 /// The choice as it was made.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Ending {
+pub(super) struct ExpirationChoice {
     /// A number with its unit, such as `30d`; `date`, `never`, `keep`, or nothing yet.
     pub(super) choice: String,
     pub(super) date: String,
@@ -30,13 +30,13 @@ pub(super) struct Ending {
 
 /// What was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum ChosenExpiration {
     /// It stays as it is.
     Kept,
     New(Expiration),
 }
 
-impl Choice {
+impl ChosenExpiration {
     /// Returns the new expiration; `None`: it stays.
     pub(super) fn expiration(self) -> Option<Expiration> {
         match self {
@@ -48,7 +48,7 @@ impl Choice {
 
 /// A lifetime that a form offers.
 #[derive(Debug)]
-pub(super) struct Offer {
+pub(super) struct OfferedLifetime {
     pub(super) value: String,
     pub(super) words: String,
     pub(super) end: Moment,
@@ -58,8 +58,8 @@ pub(super) struct Offer {
 
 /// What a form offers.
 #[derive(Debug)]
-pub(super) struct Endings {
-    pub(super) offers: Vec<Offer>,
+pub(super) struct ExpirationOptions {
+    pub(super) offers: Vec<OfferedLifetime>,
     /// In words, what leaving it means; `None`: it has to be chosen.
     pub(super) keep: Option<String>,
     /// The first and the last date that can be chosen.
@@ -70,7 +70,7 @@ pub(super) struct Endings {
     pub(super) rule: Option<String>,
 }
 
-impl Ending {
+impl ExpirationChoice {
     pub(super) fn posted(fields: &Fields<'_>) -> Self {
         Self { choice: fields.typed("expiration"), date: fields.typed("date"), time: fields.typed("time") }
     }
@@ -83,21 +83,21 @@ impl Ending {
     /// Parses the choice of an expiration, where it cannot stay as it is.
     pub(super) fn required(&self, problems: &mut Problems) -> Option<Expiration> {
         let parsed = self.parse(problems)?;
-        if parsed == Choice::Kept {
+        if parsed == ChosenExpiration::Kept {
             problems.add("expiration", MISSING);
         }
         parsed.expiration()
     }
 
     /// Parses the choice.
-    pub(super) fn parse(&self, problems: &mut Problems) -> Option<Choice> {
+    pub(super) fn parse(&self, problems: &mut Problems) -> Option<ChosenExpiration> {
         match (&*self.choice, lifetime(&self.choice)) {
-            (KEEP, _) => Some(Choice::Kept),
-            (_, Some(lifetime)) => Some(Choice::New(Expiration::After(lifetime))),
-            ("never", _) => Some(Choice::New(Expiration::Never)),
+            (KEEP, _) => Some(ChosenExpiration::Kept),
+            (_, Some(lifetime)) => Some(ChosenExpiration::New(Expiration::After(lifetime))),
+            ("never", _) => Some(ChosenExpiration::New(Expiration::Never)),
             ("date", _) => problems
                 .take("date", moment(&self.date, &self.time), "The date")
-                .map(|end| Choice::New(Expiration::At(end))),
+                .map(|end| ChosenExpiration::New(Expiration::At(end))),
             _ => {
                 problems.add("expiration", MISSING);
                 None
@@ -125,7 +125,7 @@ impl Ending {
     }
 }
 
-impl Endings {
+impl ExpirationOptions {
     /// Returns what is offered at `now` for a token that was created at `created`, under a policy. Beyond it, what
     /// it does not bind is offered to those who may create such tokens.
     pub(super) fn new(
@@ -136,7 +136,7 @@ impl Endings {
         let age = Duration::seconds(now.unix_timestamp().saturating_sub(created.unix_timestamp()));
         let longest = policy.longest_lifetime.map(|longest| longest.saturating_sub(age));
         let beyond = |lifetime: Duration| longest.is_some_and(|longest| lifetime > longest);
-        let offer = |(value, words, lifetime): (String, String, Duration)| Offer {
+        let offer = |(value, words, lifetime): (String, String, Duration)| OfferedLifetime {
             value,
             words,
             end: Moment::new(now.saturating_add(lifetime), now),
@@ -226,48 +226,52 @@ mod tests {
 
     const NOW: OffsetDateTime = datetime!(2026-11-30 12:00 UTC);
 
-    fn words(endings: &Endings) -> Vec<&str> {
-        endings.offers.iter().map(|offer| &*offer.words).collect()
+    fn words(expiration_options: &ExpirationOptions) -> Vec<&str> {
+        expiration_options.offers.iter().map(|offer| &*offer.words).collect()
     }
 
     #[test]
     fn only_what_the_policy_allows_is_offered() {
-        let all = Endings::new(&Policy::default(), (NOW, NOW), false);
+        let all = ExpirationOptions::new(&Policy::default(), (NOW, NOW), false);
         assert_eq!((words(&all).len(), all.never, all.rule), (5, Some(false), None));
         let policy = Policy { longest_lifetime: Some(Duration::days(45)), ..Policy::default() };
-        let some = Endings::new(&policy, (NOW, NOW), false);
+        let some = ExpirationOptions::new(&policy, (NOW, NOW), false);
         assert_eq!(words(&some), ["7 days", "30 days", "45 days, the longest"]);
         assert_eq!((some.never, &*some.dates.1), (None, "2027-01-14"));
         // A lifetime counts from the creation.
-        let old = Endings::new(&policy, (NOW - Duration::days(30), NOW), false);
+        let old = ExpirationOptions::new(&policy, (NOW - Duration::days(30), NOW), false);
         assert_eq!(words(&old), ["7 days"]);
         let hours = Policy { longest_lifetime: Some(Duration::hours(12)), ..Policy::default() };
-        assert_eq!(words(&Endings::new(&hours, (NOW, NOW), false)), ["12 hours, the longest"]);
+        assert_eq!(words(&ExpirationOptions::new(&hours, (NOW, NOW), false)), ["12 hours, the longest"]);
         let needed = Policy { expiration_required: true, ..Policy::default() };
-        assert_eq!(Endings::new(&needed, (NOW, NOW), false).never, None);
-        // Who may create root tokens, which no policy binds, sees the rest and what it is for.
-        let root = Endings::new(&policy, (NOW, NOW), true);
+        assert_eq!(ExpirationOptions::new(&needed, (NOW, NOW), false).never, None);
+        // SignedIn may create root tokens, which no policy binds, sees the rest and what it is for.
+        let root = ExpirationOptions::new(&policy, (NOW, NOW), true);
         assert_eq!((root.never, root.offers.iter().filter(|offer| offer.unbound).count()), (Some(true), 3));
     }
 
     #[test]
     fn a_choice_is_a_lifetime_a_date_never_or_as_it_is() {
         let parsed = |choice: &str| {
-            let ending =
-                Ending { choice: choice.to_owned(), date: "2026-12-31".to_owned(), time: String::new() };
-            ending.parse(&mut Problems::default())
+            let expiration_choice = ExpirationChoice {
+                choice: choice.to_owned(),
+                date: "2026-12-31".to_owned(),
+                time: String::new(),
+            };
+            expiration_choice.parse(&mut Problems::default())
         };
         assert!(
-            matches!(parsed("30d"), Some(Choice::New(Expiration::After(time))) if time == Duration::days(30))
+            matches!(parsed("30d"), Some(ChosenExpiration::New(Expiration::After(time))) if time == Duration::days(30))
         );
         assert!(
-            matches!(parsed("43200s"), Some(Choice::New(Expiration::After(time))) if time == Duration::hours(12))
+            matches!(parsed("43200s"), Some(ChosenExpiration::New(Expiration::After(time))) if time == Duration::hours(12))
         );
         assert!(
-            parsed("keep") == Some(Choice::Kept) && parsed("never") == Some(Choice::New(Expiration::Never))
+            parsed("keep") == Some(ChosenExpiration::Kept)
+                && parsed("never") == Some(ChosenExpiration::New(Expiration::Never))
         );
         let end = datetime!(2026-12-31 23:59 UTC);
-        assert!(matches!(parsed("date"), Some(Choice::New(Expiration::At(at))) if at == end));
+        assert!(matches!(parsed("date"), Some(ChosenExpiration::New(Expiration::At(at))) if at == end));
         for bad in ["", "d", "0d", "-1d", "+1d", "1w", "1234567890d", "\u{e9}"] {
             assert!(parsed(bad).is_none(), "{bad}");
         }
