@@ -31,11 +31,16 @@ pub(super) const LONGEST: Duration = Duration::from_secs(20);
 
 /// Starts a server with every service enabled.
 pub(super) fn serve(test_dir: &TestDir, http: &str) -> (Running, String) {
-    serve_with(test_dir, http, &[])
+    serve_with(test_dir, http, &[], &[])
 }
 
-/// The same with more flags.
-pub(super) fn serve_with(test_dir: &TestDir, http: &str, flags: &[&str]) -> (Running, String) {
+/// The same with more flags and variables.
+pub(super) fn serve_with(
+    test_dir: &TestDir,
+    http: &str,
+    flags: &[&str],
+    variables: &[(&str, &str)],
+) -> (Running, String) {
     let data = test_dir.data_dir();
     let all = [
         "serve",
@@ -49,7 +54,7 @@ pub(super) fn serve_with(test_dir: &TestDir, http: &str, flags: &[&str]) -> (Run
         "--data-dir",
         data.to_str().unwrap(),
     ];
-    let mut server = test_dir.start(&[&all[..], flags].concat(), &[]);
+    let mut server = test_dir.start(&[&all[..], flags].concat(), variables);
     // With TLS it is not asked whether it serves.
     let address = if flags.is_empty() { server.ready() } else { server.address() };
     (server, address.replace("https://", "http://"))
@@ -109,9 +114,13 @@ pub(super) fn head(path: &str, kind: &str, headers: (usize, usize)) -> Request<(
 }
 
 /// A server, and where it listens for gRPC and for HTTP.
-pub(super) fn serve_both(test_dir: &TestDir, flags: &[&str]) -> (Running, [String; 2]) {
+pub(super) fn serve_both(
+    test_dir: &TestDir,
+    flags: &[&str],
+    variables: &[(&str, &str)],
+) -> (Running, [String; 2]) {
     let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let (server, grpc) = serve_with(test_dir, &http, flags);
+    let (server, grpc) = serve_with(test_dir, &http, flags, variables);
     (server, [grpc, format!("http://{http}")])
 }
 

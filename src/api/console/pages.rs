@@ -8,7 +8,7 @@ use askama::Template;
 use super::assets::ASSETS;
 use crate::domain::text::is_deceptive;
 
-/// SignedIn is signed in.
+/// The person who is signed in, as pages show it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct SignedIn {
     pub(super) name: String,

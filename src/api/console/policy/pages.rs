@@ -26,7 +26,7 @@ pub(super) struct Edit {
     /// Whether organizations can be chosen.
     pub(super) organizations: bool,
     pub(super) may_save: bool,
-    /// SignedIn set the stored policy, and when.
+    /// Who set the stored policy, and when.
     pub(super) set: Option<(String, Moment)>,
     pub(super) outcome: Option<(&'static str, &'static str)>,
     /// The commands that read the stored policy.

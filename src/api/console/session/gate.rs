@@ -19,7 +19,7 @@ pub(in crate::api::console) const HOME: &str = "/tokens";
 /// How the paths of pages begin to which a person may be led after signing in.
 const ROOMS: [&str; 6] = ["tokens", "find", "why", "audit", "policy", "sessions"];
 
-/// SignInReason somebody has to sign in.
+/// Why somebody has to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api::console) enum SignInReason {
     NoSession,

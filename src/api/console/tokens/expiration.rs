@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(words(&ExpirationOptions::new(&hours, (NOW, NOW), false)), ["12 hours, the longest"]);
         let needed = Policy { expiration_required: true, ..Policy::default() };
         assert_eq!(ExpirationOptions::new(&needed, (NOW, NOW), false).never, None);
-        // SignedIn may create root tokens, which no policy binds, sees the rest and what it is for.
+        // Who may create root tokens, which no policy binds, sees the rest and what it is for.
         let root = ExpirationOptions::new(&policy, (NOW, NOW), true);
         assert_eq!((root.never, root.offers.iter().filter(|offer| offer.unbound).count()), (Some(true), 3));
     }
