@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::support::client::{bearing, created, ordinary, verified};
+use crate::support::contract::rpcs;
 use crate::support::eventually;
 use crate::support::http::get;
 use crate::support::replica::Replica;
@@ -91,8 +92,14 @@ async fn no_sample_names_a_token_a_user_or_an_organization() {
         let (_, text) = get(replica.http, "/metrics").await;
 
         assert!(!text.contains("canary") && !text.contains(&made.secret[5..27]), "{text}");
-        samples.push(text.lines().filter(|line| !line.starts_with('#')).count());
+        let (calls, others): (Vec<_>, Vec<_>) = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .partition(|line| line.starts_with("tokend_call"));
+        assert!(calls.len() <= 36 * rpcs().len(), "{} samples of {} RPCs", calls.len(), rpcs().len());
+        assert!(others.len() < 350, "{} samples", others.len());
+        samples.push((calls.len(), others.len()));
     }
     // No label has values that grow with use.
-    assert!(samples.iter().all(|count| *count == samples[0] && *count < 1000), "{samples:?}");
+    assert!(samples.iter().all(|counts| *counts == samples[0]), "{samples:?}");
 }
