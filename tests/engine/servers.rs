@@ -32,8 +32,8 @@ async fn behind_proxy(server: &Server) -> (Proxy, Replica) {
 /// Uses up transaction ids without any trace on the server's disk, so that it assigns them again
 /// after a crash, and waits until the feed has a snapshot past them. Nothing may write that trace
 /// before the crash: the WAL writer and the background writer, which logs the next id every 15 s, are
-/// stopped, sealing the audit log is blocked while the connections are open, and the replica, which
-/// renews its row every 15 s, has just done so.
+/// stopped, sealing the audit log and purging changes are blocked while the connections are open, and
+/// the replica, which renews its row every 15 s, has just done so.
 async fn burn_ids(replica: &Replica, witness: &Made) -> (Vec<PgConnection>, i64) {
     let database = &replica.installation.database;
     let renewed = "SELECT count(*) FROM replicas WHERE renew_time > clock_timestamp() - interval '3 s'";
@@ -44,9 +44,11 @@ async fn burn_ids(replica: &Replica, witness: &Made) -> (Vec<PgConnection>, i64)
         kill_process(pid, Signal::STOP).unwrap();
     }
     let mut open: Vec<PgConnection> = Vec::new();
-    let mut sealer = database.connect().await;
-    run(&mut sealer, "SELECT pg_advisory_lock(x'746f6b656e640002'::bigint)").await;
-    open.push(sealer);
+    let mut blocker = database.connect().await;
+    let block = "BEGIN; LOCK TABLE change_horizon IN SHARE MODE;
+        SELECT pg_advisory_lock(x'746f6b656e640002'::bigint)";
+    run(&mut blocker, block).await;
+    open.push(blocker);
     for _ in 0..30 {
         let mut connection = database.connect().await;
         run(&mut connection, "BEGIN; SELECT pg_current_xact_id()").await;
