@@ -95,8 +95,8 @@ async fn late(replica: &Replica, expires: bool) -> Option<Duration> {
     };
     hear("held").await;
     // At a random moment: at once, it would be stopped about where it was when it said so.
-    tokio::time::sleep(Duration::from_millis(10) + Duration::from_micros(rand::random_range(0..20_000)))
-        .await;
+    let random = made.secret.bytes().fold(0, |hash, byte| (hash * 31 + u64::from(byte)) % 20_000);
+    tokio::time::sleep(Duration::from_millis(10) + Duration::from_micros(random)).await;
 
     kill_process(pid, Signal::STOP).unwrap();
     let ended = if expires {
