@@ -224,7 +224,7 @@ async fn one_that_also_reads_or_writes_has_both_rights() {
     writer.update_token(renaming(&bob)).await.unwrap();
     let get = GetTokenRequest { token_id: bob };
     refused(writer.get_token(get).await, Code::NotFound, "TOKEN_NOT_FOUND");
-    // Whoever holds tokend:write gives tokend:self, without having it.
+    // A caller with tokend:write gives tokend:self without having it.
     let mut other = replica.caller("acme", &["tokend:write"]).await;
     created(&mut other, of_user("", "carol", &["tokend:self"])).await;
 }
