@@ -5,29 +5,27 @@ use std::collections::BTreeSet;
 use prost::Message as _;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
-    Attribution, CreateTokenRequest, ListTokenEventsRequest, OwnerKind, TokenEvent, TokenEventKind,
-    UpdateTokenRequest,
+    Attribution, CreateTokenRequest, ListTokenEventsRequest, TokenEvent, TokenEventKind, UpdateTokenRequest,
 };
-use tonic::metadata::{AsciiMetadataValue, MetadataValue};
 use tonic::{Code, Request};
 
-use crate::support::client::{Client, created, created_with, leaver, nanos, ordinary, revoked, rotation};
+use crate::support::client::{Client, created, created_with, nanos, ordinary, revoked, rotation};
 use crate::support::eventually;
 use crate::support::replica::Replica;
 use crate::support::status::{fields, refused};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-fn of_token(id: &str) -> ListTokenEventsRequest {
+pub(super) fn of_token(id: &str) -> ListTokenEventsRequest {
     ListTokenEventsRequest { token_id: id.to_owned(), ..Default::default() }
 }
 
-async fn events(client: &mut Client, request: ListTokenEventsRequest) -> Vec<TokenEvent> {
+pub(super) async fn events(client: &mut Client, request: ListTokenEventsRequest) -> Vec<TokenEvent> {
     client.list_token_events(request).await.unwrap().into_inner().events
 }
 
 /// Wraps a message as a frontend sends it on behalf of a user, within a trace.
-fn on_behalf<T>(user: &str, message: T) -> Request<T> {
+pub(super) fn on_behalf<T>(user: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("tokend-acting-user", user.parse().unwrap());
     let traceparent = format!("00-{TRACE}-00f067aa0ba902b7-00");
@@ -66,97 +64,6 @@ async fn events_name_actor_acting_user_and_changes() {
     assert_eq!((&*change.field, &*change.new_value), ("revoke_reason", "lost"));
     assert!(creation.changes.iter().any(|change| change.field == "name" && change.new_value == "laptop"));
     assert!(!format!("{events:?}").contains(&made.secret[27..]));
-}
-
-/// Returns who was behind the newest event of a token.
-async fn behind(root: &mut Client, id: &str) -> (String, Attribution) {
-    let newest = events(root, of_token(id)).await.remove(0);
-    (newest.acting_user.clone(), newest.attribution())
-}
-
-#[tokio::test]
-async fn a_person_is_proven_by_an_own_credential_and_a_service_is_nobody() {
-    let replica = Replica::start().await;
-    let mut root = replica.root();
-    let writer = |kind: OwnerKind| CreateTokenRequest {
-        user_id: "grace".to_owned(),
-        scopes: vec!["tokend:write".to_owned()],
-        owner_kind: kind.into(),
-        ..ordinary()
-    };
-    let person = created(&mut root, writer(OwnerKind::User)).await.secret;
-    let service = created(&mut root, writer(OwnerKind::Service)).await.secret;
-    let id = created(&mut root, ordinary()).await.token.unwrap().id;
-    let proven = |user: &str| (user.to_owned(), Attribution::Proven);
-
-    let renaming = crate::support::client::renaming(&id);
-    replica.client(&person).update_token(renaming.clone()).await.unwrap();
-    assert_eq!(behind(&mut root, &id).await, proven("grace"));
-    replica.client(&service).update_token(renaming.clone()).await.unwrap();
-    assert_eq!(behind(&mut root, &id).await, (String::new(), Attribution::Unspecified));
-    // Who shows a credential and names another person proves nothing of that person, nor of itself.
-    for secret in [&person, &service] {
-        replica.client(secret).update_token(on_behalf("ada", renaming.clone())).await.unwrap();
-        assert_eq!(behind(&mut root, &id).await, ("ada".to_owned(), Attribution::Claimed));
-    }
-    replica.client(&person).revoke_user_tokens(leaver("ada")).await.unwrap();
-    assert_eq!(behind(&mut root, &id).await, proven("grace"));
-    let bootstrap = replica.installation.root_secret[5..27].to_owned();
-    assert_eq!(behind(&mut root, &bootstrap).await, (String::new(), Attribution::Unspecified));
-}
-
-#[tokio::test]
-async fn the_acting_user_has_a_limited_length() {
-    let replica = Replica::start().await;
-
-    for bad in ["", &"x".repeat(201)] {
-        let outcome = replica.root().create_token(on_behalf(bad, ordinary())).await;
-        let status = refused(outcome, Code::InvalidArgument, "INVALID_FIELD");
-        assert_eq!(fields(&status), ["tokend-acting-user"]);
-    }
-}
-
-#[tokio::test]
-async fn the_acting_user_may_use_any_script_and_is_sent_once() {
-    let replica = Replica::start().await;
-    let mut root = replica.root();
-    let saying = |values: &[&str], binaries: &[&str]| {
-        let mut request = Request::new(ordinary());
-        for value in values {
-            let value = AsciiMetadataValue::try_from(value.as_bytes()).unwrap();
-            request.metadata_mut().append("tokend-acting-user", value);
-        }
-        for value in binaries {
-            let value = MetadataValue::from_bytes(value.as_bytes());
-            request.metadata_mut().append_bin("tokend-acting-user-bin", value);
-        }
-        request
-    };
-
-    for (values, binaries, user) in [
-        (&["zo%C3%AB"][..], &[][..], "zoë"),
-        (&["%E6%9D%8E"], &[], "李"),
-        (&["50%25 off"], &[], "50% off"),
-        (&[], &["zoë"], "zoë"),
-        (&[], &["Ωμέγα"], "Ωμέγα"),
-    ] {
-        let made = root.create_token(saying(values, binaries)).await.unwrap().into_inner();
-        let reported = events(&mut root, of_token(&made.token.unwrap().id)).await;
-        assert_eq!(reported[0].acting_user, user);
-    }
-    for (values, binaries, key) in [
-        (&["zoë"][..], &[][..], "tokend-acting-user"),
-        (&["50%"], &[], "tokend-acting-user"),
-        (&["ada", "bob"], &[], "tokend-acting-user"),
-        (&["ada", "ada"], &[], "tokend-acting-user"),
-        (&["ada"], &["ada"], "tokend-acting-user"),
-        (&[], &["ada", "bob"], "tokend-acting-user-bin"),
-        (&[], &["a\nb"], "tokend-acting-user-bin"),
-    ] {
-        let outcome = root.create_token(saying(values, binaries)).await;
-        let status = refused(outcome, Code::InvalidArgument, "INVALID_FIELD");
-        assert_eq!(fields(&status), [key], "{values:?} {binaries:?}");
-    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Audit log, policies and retention, from outside.
 
+mod acting_users;
 mod dry_run;
 mod ends;
 mod enforcement;
