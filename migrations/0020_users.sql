@@ -43,7 +43,10 @@ ALTER TABLE token_events DROP CONSTRAINT token_events_kind_check;
 ALTER TABLE token_events
     -- How acting_user is known; null: as claimed, by an older build, or there is none.
     ADD COLUMN attribution text NULL,
+    -- What user_id names; null: a person, written by a build that knew no other owners.
+    ADD COLUMN owner_kind text COLLATE "C" NULL,
     ADD CONSTRAINT token_events_attribution_check CHECK (attribution IN ('proven', 'claimed')) NOT VALID,
+    ADD CONSTRAINT token_events_owner_kind_check CHECK (owner_kind IN ('user', 'service')) NOT VALID,
     ADD CONSTRAINT token_events_kind_check CHECK (kind IN ('created', 'updated', 'rotated', 'revoked', 'disabled',
         'enabled', 'expires_soon', 'purged', 'user_disabled', 'user_enabled')) NOT VALID,
     ADD CONSTRAINT token_events_token_id_check

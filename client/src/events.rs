@@ -1,7 +1,7 @@
 //! The audit log: the types of its call, and the call.
 
 use time::OffsetDateTime;
-use tokend_core::domain::{OrganizationId, Principal, UserId};
+use tokend_core::domain::{OrganizationId, OwnerKind, Principal, UserId};
 use tokend_core::secret::TokenId;
 
 use crate::client::Client;
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::pages::{Page, Pages};
 use crate::proto;
 use crate::retry::Repeatable;
-use crate::token::{time, timestamp};
+use crate::token::{owner_kind, time, timestamp};
 
 /// The actor of what tokend does by itself.
 const TOKEND: &str = "tokend";
@@ -25,6 +25,8 @@ pub struct EventListing {
     pub token_id: Option<TokenId>,
     /// Only those of this user's tokens.
     pub user_id: Option<String>,
+    /// Only those of this kind of owner.
+    pub owner_kind: Option<OwnerKind>,
     /// Only those at this time or later.
     pub occurred_after: Option<OffsetDateTime>,
     /// Only those before this time.
@@ -53,6 +55,8 @@ pub struct TokenEvent {
     pub organization_id: OrganizationId,
     /// The token's user.
     pub user_id: UserId,
+    /// What the user id names.
+    pub owner_kind: OwnerKind,
     /// The caller that did it; `None`: tokend by itself.
     pub actor: Option<Principal>,
     /// The person behind it; see [`Client::acting_for`].
@@ -121,6 +125,7 @@ impl EventListing {
             occurred_before: self.occurred_before.map(timestamp),
             actor: self.actor.clone().unwrap_or_default(),
             kinds: self.kinds.iter().map(|kind| kind.value().into()).collect(),
+            owner_kind: self.owner_kind.map_or(0, |kind| proto::OwnerKind::from(kind).into()),
         }
     }
 }
@@ -146,6 +151,7 @@ impl TryFrom<proto::TokenEvent> for TokenEvent {
             token_id: field("token_id", given(message.token_id).map(|id| TokenId::parse(&id)).transpose())?,
             organization_id: field("organization_id", OrganizationId::parse(&message.organization_id))?,
             user_id: field("user_id", UserId::parse(&message.user_id))?,
+            owner_kind: owner_kind(message.owner_kind)?,
             actor,
             attribution,
             acting_user: given(message.acting_user),
@@ -187,6 +193,9 @@ mod tests {
         let event = TokenEvent::try_from(message(TOKEND)).unwrap();
         assert_eq!((event.actor, event.kind), (None, None));
         assert_eq!((event.acting_user, event.trace_id), (None, None));
+        assert_eq!(event.owner_kind, OwnerKind::User, "also of a server that knows no kinds");
+        let service = proto::TokenEvent { owner_kind: proto::OwnerKind::Service.into(), ..message(TOKEND) };
+        assert_eq!(TokenEvent::try_from(service).unwrap().owner_kind, OwnerKind::Service);
         let bootstrap = TokenEvent::try_from(message("bootstrap")).unwrap();
         assert_eq!(bootstrap.actor, Some(Principal::Bootstrap));
         for bad in ["", "somebody"] {

@@ -173,6 +173,8 @@ pub struct TokenEvent {
     pub organization_id: OrganizationId,
     /// The token's user.
     pub user_id: UserId,
+    /// What the user id names.
+    pub owner_kind: OwnerKind,
     /// Who did it: a principal, or `tokend` for its own jobs.
     pub actor: String,
     /// The person behind it, and how that is known.
@@ -185,8 +187,8 @@ pub struct TokenEvent {
 
 /// The fields that are not recorded as changes: those that the event has itself or its kind and time say,
 /// and the last use, which is no change.
-const NOT_RECORDED: [&str; 6] =
-    ["id", "organization_id", "user_id", "create_time", "created_by", "last_use_time"];
+const NOT_RECORDED: [&str; 7] =
+    ["id", "organization_id", "user_id", "owner_kind", "create_time", "created_by", "last_use_time"];
 
 /// Returns what changed between two states of a token; without an old one, all its fields with a value.
 #[must_use]
@@ -208,14 +210,8 @@ pub fn changes_of_tokens(old: Option<&Disabling>, new: Option<&Disabling>) -> Ve
 
 /// Returns what a user's disabling, or the end of one, changes about the user.
 #[must_use]
-pub fn changes_of_user(
-    kind: OwnerKind,
-    old: Option<&Disabling>,
-    new: Option<&Disabling>,
-) -> Vec<FieldChange> {
-    let kind = FieldChange { field: "owner_kind".to_owned(), old: None, new: Some(kind.word().to_owned()) };
-    let changes = disabling_changes("disable_time", old, new);
-    std::iter::once(kind).chain(changes).collect()
+pub fn changes_of_user(old: Option<&Disabling>, new: Option<&Disabling>) -> Vec<FieldChange> {
+    disabling_changes("disable_time", old, new)
 }
 
 fn disabling_changes(field: &str, old: Option<&Disabling>, new: Option<&Disabling>) -> Vec<FieldChange> {

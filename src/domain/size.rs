@@ -141,6 +141,7 @@ mod tests {
             token_id: Some(largest.id),
             organization_id: largest.organization_id.clone(),
             user_id: largest.user_id.clone(),
+            owner_kind: largest.owner_kind,
             actor: format!("cert:{}", "a".repeat(295)),
             acting_user: Some(("p".repeat(200), Attribution::Claimed)),
             trace_id: Some([255; 16]),

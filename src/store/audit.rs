@@ -11,7 +11,7 @@ use super::pooling::Transaction;
 use super::{Store, StoreError, rows};
 use crate::domain::event::{Actor, Attribution, EventKind, FieldChange, TokenEvent};
 use crate::domain::size::{self, MAX_PAGE_BYTES};
-use crate::domain::{OrganizationId, UserId};
+use crate::domain::{OrganizationId, OwnerKind, UserId};
 use crate::secret::TokenId;
 
 /// The maximum delay between an event's time and its insertion. Far longer than any transaction, so that the
@@ -27,6 +27,8 @@ pub struct EventFilter<'a> {
     pub token_id: Option<TokenId>,
     /// Only events of this user and this user's tokens.
     pub user_id: Option<&'a UserId>,
+    /// Only events of this kind of owner.
+    pub owner_kind: Option<OwnerKind>,
     /// Only events at this time or later.
     pub occurred_after: Option<OffsetDateTime>,
     /// Only events before this time.
@@ -45,6 +47,7 @@ struct EventRow {
     token_id: Lenient<Option<Uuid>>,
     organization_id: Lenient<String>,
     user_id: Lenient<String>,
+    owner_kind: Lenient<Option<String>>,
     actor: Lenient<String>,
     acting_user: Lenient<Option<String>>,
     attribution: Lenient<Option<String>>,
@@ -74,10 +77,11 @@ struct Scan<'a> {
     actor: Option<&'a str>,
     /// `None`: of all kinds.
     kinds: Option<Vec<String>>,
+    owner_kind: Option<&'static str>,
 }
 
 /// Scans `$range` of one index, newest first, until a page is full or 10,000 events were read. `$order` is the
-/// order of the index. Parameters from $8 on belong to `$range`.
+/// order of the index. Parameters from $9 on belong to `$range`.
 ///
 /// Compared and ordered by the whole key of the index: by the number alone, the planner would scan the
 /// whole log if it takes an owner for a frequent one.
@@ -87,7 +91,8 @@ macro_rules! read_events {
         page($scan.limit, sqlx::query_as!(
             EventRow,
             r#"SELECT id, event_time AS "event_time!: _", kind AS "kind!: _", token_id AS "token_id!: _",
-                   organization_id AS "organization_id!: _", user_id AS "user_id!: _", actor AS "actor!: _",
+                   organization_id AS "organization_id!: _", user_id AS "user_id!: _",
+                   owner_kind AS "owner_kind!: _", actor AS "actor!: _",
                    acting_user AS "acting_user!: _", attribution AS "attribution!: _", trace_id AS "trace_id!: _", changes AS "changes!: _",
                    shown AS "shown!", scanned = 10000 AS "last!"
                FROM (
@@ -102,7 +107,8 @@ macro_rules! read_events {
                    SELECT ($4::timestamptz IS NULL OR event_time >= $4)
                        AND ($5::timestamptz IS NULL OR event_time < $5)
                        AND ($6::text IS NULL OR actor = $6)
-                       AND ($7::text[] IS NULL OR kind = ANY($7)) AS shown
+                       AND ($7::text[] IS NULL OR kind = ANY($7))
+                       AND ($8::text IS NULL OR coalesce(owner_kind, 'user') = $8) AS shown
                ) AS filter
                WHERE shown OR scanned = 10000
                ORDER BY "#
@@ -113,7 +119,8 @@ macro_rules! read_events {
             $scan.occurred_after,
             $scan.occurred_before,
             $scan.actor,
-            $scan.kinds.as_deref()
+            $scan.kinds.as_deref(),
+            $scan.owner_kind
             $(, $argument)*
         )
         .fetch($connection))
@@ -162,6 +169,7 @@ impl<'a> Scan<'a> {
             actor: filter.actor.map(Actor::as_str),
             kinds: Some(filter.kinds.iter().map(|kind| kind.word().to_owned()).collect())
                 .filter(|kinds: &Vec<_>| !kinds.is_empty()),
+            owner_kind: filter.owner_kind.map(OwnerKind::word),
         };
         if let (None, None) = (filter.occurred_after, filter.occurred_before) {
             return Ok(scan);
@@ -192,8 +200,8 @@ async fn read(
         (Some(id), organization, user, _) => read_events!(
             connection,
             scan,
-            "(token_id, id) < ($8, $1) AND (token_id, id) > ($8, $3)
-                 AND ($9::text IS NULL OR organization_id = $9) AND ($10::text IS NULL OR user_id = $10)",
+            "(token_id, id) < ($9, $1) AND (token_id, id) > ($9, $3)
+                 AND ($10::text IS NULL OR organization_id = $10) AND ($11::text IS NULL OR user_id = $11)",
             "token_id DESC, id DESC",
             rows::uuid(id),
             organization,
@@ -202,7 +210,7 @@ async fn read(
         (None, Some(organization), Some(user), _) => read_events!(
             connection,
             scan,
-            "(organization_id, user_id, id) < ($8, $9, $1) AND (organization_id, user_id, id) > ($8, $9, $3)",
+            "(organization_id, user_id, id) < ($9, $10, $1) AND (organization_id, user_id, id) > ($9, $10, $3)",
             "organization_id DESC, user_id DESC, id DESC",
             organization,
             user
@@ -210,14 +218,14 @@ async fn read(
         (None, Some(organization), None, _) => read_events!(
             connection,
             scan,
-            "(organization_id, id) < ($8, $1) AND (organization_id, id) > ($8, $3)",
+            "(organization_id, id) < ($9, $1) AND (organization_id, id) > ($9, $3)",
             "organization_id DESC, id DESC",
             organization
         ),
         (None, None, Some(user), _) => read_events!(
             connection,
             scan,
-            "(user_id, id) < ($8, $1) AND (user_id, id) > ($8, $3)",
+            "(user_id, id) < ($9, $1) AND (user_id, id) > ($9, $3)",
             "user_id DESC, id DESC",
             user
         ),
@@ -262,6 +270,9 @@ async fn page(
 fn event(row: EventRow) -> Result<TokenEvent, &'static str> {
     let organization_id = row.organization_id.read("organization_id")?;
     let user_id = row.user_id.read("user_id")?;
+    // Builds that did not store it knew only persons.
+    let owner_kind = row.owner_kind.read("owner_kind")?;
+    let owner_kind = owner_kind.map_or(Some(OwnerKind::User), |word| OwnerKind::from_word(&word));
     let trace_id = row.trace_id.read("trace_id")?.map(TryInto::try_into).transpose();
     // Builds that did not store it knew only claims.
     let attribution = row.attribution.read("attribution")?;
@@ -279,6 +290,7 @@ fn event(row: EventRow) -> Result<TokenEvent, &'static str> {
         token_id,
         organization_id: OrganizationId::parse(&organization_id).map_err(|_| "organization_id")?,
         user_id: UserId::parse(&user_id).map_err(|_| "user_id")?,
+        owner_kind: owner_kind.ok_or("owner_kind")?,
         actor: row.actor.read("actor")?,
         acting_user: row.acting_user.read("acting_user")?.zip(Some(attribution)),
         trace_id: trace_id.map_err(|_| "trace_id")?,

@@ -85,9 +85,12 @@ impl Transaction {
         let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
         sqlx::query!(
             "INSERT INTO token_events
-             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes)
+             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
+              owner_kind)
          SELECT t.revoke_time, $1, t.id, t.organization_id, t.user_id, $3, coalesce($4, own.user_id),
-             CASE WHEN $4::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $5, $6
+             CASE WHEN $4::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $5, $6,
+             -- No other kind can be written.
+             CASE WHEN t.owner_kind IN ('user', 'service') THEN t.owner_kind END
          FROM tokens t LEFT JOIN tokens own ON own.id = $7 AND own.owner_kind = 'user'
          WHERE t.id = ANY($2)
              -- Of others no event can be written, and one would keep back the whole family.
@@ -119,9 +122,10 @@ async fn append(
     let by = By::now(actor);
     sqlx::query!(
         "INSERT INTO token_events
-             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes)
+             (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
+              owner_kind)
          SELECT $1, $2, $3, $4, $5, $6, coalesce($7, own.user_id),
-             CASE WHEN $7::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $8, $9
+             CASE WHEN $7::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $8, $9, $11
          FROM (SELECT) AS always LEFT JOIN tokens own ON own.id = $10 AND own.owner_kind = 'user'",
         event_time,
         kind.word(),
@@ -132,7 +136,8 @@ async fn append(
         by.claimed,
         by.trace_id.as_deref(),
         Json(changes) as _,
-        by.own
+        by.own,
+        token.owner_kind.word()
     )
     .execute(transaction)
     .await?;

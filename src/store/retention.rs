@@ -27,7 +27,7 @@ impl Store {
             let now = clock(&mut transaction).await?;
             let done = sqlx::query!(
                 "WITH due AS (
-                     SELECT id, organization_id, user_id, expire_time FROM tokens t
+                     SELECT id, organization_id, user_id, owner_kind, expire_time FROM tokens t
                      WHERE revoke_time IS NULL AND disable_time IS NULL AND user_disable_time IS NULL
                          AND superseded_by IS NULL
                          -- As tokens_expire_time_idx has it.
@@ -47,8 +47,10 @@ impl Store {
                      INSERT INTO token_changes (token_id, organization_id)
                      SELECT id, organization_id FROM due JOIN warned ON token_id = id
                  )
-                 INSERT INTO token_events (event_time, kind, token_id, organization_id, user_id, actor, changes)
-                 SELECT $3, 'expires_soon', id, organization_id, user_id, 'tokend', jsonb_build_array(
+                 INSERT INTO token_events (event_time, kind, token_id, organization_id, user_id, owner_kind, actor, changes)
+                 SELECT $3, 'expires_soon', id, organization_id, user_id,
+                     -- No other kind can be written.
+                     CASE WHEN owner_kind IN ('user', 'service') THEN owner_kind END, 'tokend', jsonb_build_array(
                      jsonb_build_object('field', 'expire_time', 'new', rtrim(rtrim(
                          to_char(expire_time AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.') || 'Z'),
                      jsonb_build_object('field', 'time_left', 'new',
@@ -81,15 +83,17 @@ impl Store {
             }
             let done = sqlx::query!(
                 "WITH purged AS (
-                     SELECT id, organization_id, user_id FROM tokens
+                     SELECT id, organization_id, user_id, owner_kind FROM tokens
                      WHERE (revoke_time < $3::timestamptz - $1::interval
                              OR coalesce(expire_time, 'infinity') < $3::timestamptz - $1::interval)
                          -- Of others no event can be written, and one would keep back the whole batch.
                          AND organization_id <> '' AND user_id <> ''
                      ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED
                  ), logged AS (
-                     INSERT INTO token_events (kind, token_id, organization_id, user_id, actor, changes)
-                     SELECT 'purged', id, organization_id, user_id, 'tokend', '[]'::jsonb FROM purged
+                     INSERT INTO token_events (kind, token_id, organization_id, user_id, owner_kind, actor, changes)
+                     SELECT 'purged', id, organization_id, user_id,
+                         CASE WHEN owner_kind IN ('user', 'service') THEN owner_kind END, 'tokend', '[]'::jsonb
+                     FROM purged
                  ), uses AS (
                      DELETE FROM token_uses USING purged WHERE token_id = id
                  ), warnings AS (

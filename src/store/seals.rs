@@ -304,7 +304,7 @@ pub(super) async fn read_events(
     let rows = sqlx::query!(
         r#"SELECT id, event_time AS "event_time?: Time", kind AS "kind?", token_id AS "token_id?",
                organization_id AS "organization_id?", user_id AS "user_id?", actor AS "actor?", acting_user, trace_id,
-               changes::text AS "changes?", attribution
+               changes::text AS "changes?", attribution, owner_kind
            FROM token_events WHERE id BETWEEN $1 AND $2 ORDER BY id LIMIT $3"#,
         first_id,
         last_id,
@@ -315,9 +315,15 @@ pub(super) async fn read_events(
     let mut range = EventRange { hashed: SealedEvents::default(), last_id: None, newest: None };
     for row in &rows {
         let nanos = row.event_time.map(|time| time.nanos().to_be_bytes());
-        // Without it, the bytes are those of builds that did not know it. With it, what follows begins with 1, and the
-        // number of another event, being below 2^56, with 0.
-        let attribution = row.attribution.as_deref().map(|word| Some(word.as_bytes()));
+        // Without them, the bytes are those of builds that did not know them. With them, what follows begins with 1 or
+        // with nine zeros, and the number of another event, being positive and below 2^56, with neither.
+        let attribution = row.attribution.as_deref().map(str::as_bytes);
+        let owner_kind = row.owner_kind.as_deref().map(str::as_bytes);
+        let later: &[_] = match (attribution, owner_kind) {
+            (None, None) => &[],
+            (attribution, None) => &[attribution],
+            (attribution, owner_kind) => &[attribution, owner_kind],
+        };
         let columns = [
             nanos.as_ref().map(<[u8; 16]>::as_slice),
             row.kind.as_deref().map(str::as_bytes),
@@ -329,7 +335,7 @@ pub(super) async fn read_events(
             row.trace_id.as_deref(),
             row.changes.as_deref().map(str::as_bytes),
         ];
-        let columns: Vec<_> = columns.into_iter().chain(attribution).collect();
+        let columns: Vec<_> = columns.iter().chain(later).copied().collect();
         range.hashed.add(row.id, &columns);
         range.last_id = Some(row.id);
         // An event of unknown age never counts as old.

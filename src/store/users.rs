@@ -183,9 +183,10 @@ impl Transaction {
         let by = By::now(actor);
         sqlx::query!(
             "INSERT INTO token_events
-                 (event_time, kind, organization_id, user_id, actor, acting_user, attribution, trace_id, changes)
+                 (event_time, kind, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
+                  owner_kind)
              SELECT $1, $2, $3, $4, $5, coalesce($6, own.user_id),
-                 CASE WHEN $6::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $7, $8
+                 CASE WHEN $6::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $7, $8, $10
              FROM (SELECT) AS always LEFT JOIN tokens own ON own.id = $9 AND own.owner_kind = 'user'",
             event_time,
             kind.word(),
@@ -195,7 +196,8 @@ impl Transaction {
             by.claimed,
             by.trace_id.as_deref(),
             Json(changes) as _,
-            by.own
+            by.own,
+            owner.kind.word()
         )
         .execute(self)
         .await?;
@@ -218,9 +220,10 @@ impl Transaction {
         let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
         sqlx::query!(
             "INSERT INTO token_events
-                 (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes)
+                 (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
+                  owner_kind)
              SELECT $1, $2, changed.id, $4, $5, $6, coalesce($7, own.user_id),
-                 CASE WHEN $7::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $8, $9
+                 CASE WHEN $7::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $8, $9, $11
              FROM unnest($3::uuid[]) AS changed (id)
                  LEFT JOIN tokens own ON own.id = $10 AND own.owner_kind = 'user'
              ORDER BY changed.id",
@@ -233,7 +236,8 @@ impl Transaction {
             by.claimed,
             by.trace_id.as_deref(),
             Json(changes) as _,
-            by.own
+            by.own,
+            owner.kind.word()
         )
         .execute(self)
         .await?;

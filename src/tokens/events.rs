@@ -3,7 +3,7 @@
 use super::{ActionError, Actions};
 use crate::domain::event::{Actor, EventKind, TokenEvent};
 use crate::domain::page::PageTokenError;
-use crate::domain::{Caller, OrganizationId, Permission, UserId, size};
+use crate::domain::{Caller, OrganizationId, OwnerKind, Permission, UserId, size};
 use crate::secret::{Keyring, TokenId};
 use crate::store::{EventFilter, Events};
 
@@ -20,6 +20,8 @@ pub struct ListEvents {
     pub token_id: Option<TokenId>,
     /// Only events of this user's tokens.
     pub user_id: Option<UserId>,
+    /// Only events of this kind of owner.
+    pub owner_kind: Option<OwnerKind>,
     /// Only events at this time or later, in whole microseconds.
     pub occurred_after: Option<OffsetDateTime>,
     /// Only events before this time, in whole microseconds.
@@ -55,6 +57,7 @@ impl Actions {
             organization_id: organization_id.as_ref(),
             token_id: request.token_id,
             user_id: user_id.as_ref(),
+            owner_kind: caller.listed_kind(request.owner_kind)?,
             occurred_after: request.occurred_after,
             occurred_before: request.occurred_before,
             actor: request.actor.as_ref(),
@@ -108,13 +111,16 @@ fn bound(filter: EventFilter<'_>) -> Vec<u8> {
         filter.actor.map(|actor| actor.as_str().as_bytes().to_vec()),
     ];
     let kinds: Vec<&str> = filter.kinds.iter().map(|kind| kind.word()).collect();
+    let kinds = Some(kinds.join(" ").into_bytes()).filter(|kinds| !kinds.is_empty());
+    let owner_kind = filter.owner_kind.map(|kind| kind.word().as_bytes().to_vec());
+    let last = [kinds, owner_kind];
+    let given = |part: &Option<_>| part.is_some();
     // Replicas of older versions refuse page tokens with these filters, and accept all others.
-    if later.iter().any(Option::is_some) || !kinds.is_empty() {
+    if later.iter().chain(&last).any(given) {
         parts.extend(later);
     }
-    if !kinds.is_empty() {
-        parts.push(Some(kinds.join(" ").into_bytes()));
-    }
+    let used = last.iter().rposition(given).map_or(0, |at| at + 1);
+    parts.extend(last.into_iter().take(used));
     // No other authenticated text starts with these bytes.
     let mut bytes = b"events1".to_vec();
     for part in parts {

@@ -105,7 +105,7 @@ impl Actions {
                 let by = &caller.principal;
                 if found.is_none() {
                     transaction.insert_disabling(owner, &disabling).await?;
-                    let changes = changes_of_user(owner.kind, None, Some(&disabling));
+                    let changes = changes_of_user(None, Some(&disabling));
                     transaction.append_user_event(EventKind::UserDisabled, owner, &changes, by, now).await?;
                 }
                 if !ids.is_empty() {
@@ -155,7 +155,7 @@ impl Actions {
                 let by = &caller.principal;
                 if found.is_some() {
                     transaction.delete_disabling(owner).await?;
-                    let changes = changes_of_user(owner.kind, found.as_ref(), None);
+                    let changes = changes_of_user(found.as_ref(), None);
                     transaction.append_user_event(EventKind::UserEnabled, owner, &changes, by, now).await?;
                 }
                 if !ids.is_empty() {

@@ -3,8 +3,9 @@
 use prost_types::Duration;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
-    CreateTokenRequest, DisableTokenRequest, EnableTokenRequest, GetTokenRequest, ListTokenEventsRequest,
-    ListTokensRequest, RotateTokenRequest, TokenState, UpdateTokenRequest, Verdict,
+    CreateTokenRequest, DisableTokenRequest, DisableUserRequest, EnableTokenRequest, EnableUserRequest,
+    GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, OwnerKind, RotateTokenRequest, TokenState,
+    UpdateTokenRequest, Verdict,
 };
 use tonic::{Code, Status};
 
@@ -99,6 +100,57 @@ async fn tokens_of_others_are_not_found_and_not_listed() {
     let events = ada.list_token_events(ListTokenEventsRequest::default()).await.unwrap().into_inner().events;
     let named: Vec<_> = events.iter().map(|event| &event.token_id).collect();
     assert_eq!(named, [&mine, &own]);
+}
+
+#[tokio::test]
+async fn a_person_and_a_service_account_of_one_id_do_not_see_each_others_events() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let (mut person, of_person) = ada(&replica, &["repo:*"]).await;
+    let service = CreateTokenRequest {
+        owner_kind: OwnerKind::Service.into(),
+        ..of_user("acme", "ada", &["tokend:self", "repo:*"])
+    };
+    let made = created(&mut root, service).await;
+    let (mut service, of_service) = (replica.client(&made.secret), made.token.unwrap().id);
+    for kind in [OwnerKind::User, OwnerKind::Service] {
+        // Events of the owner itself, and a second one of each token.
+        let user = DisableUserRequest {
+            organization_id: "acme".to_owned(),
+            user_id: "ada".to_owned(),
+            owner_kind: kind.into(),
+            ..Default::default()
+        };
+        root.disable_user(user.clone()).await.unwrap();
+        let user = EnableUserRequest {
+            organization_id: user.organization_id,
+            user_id: user.user_id,
+            owner_kind: user.owner_kind,
+        };
+        root.enable_user(user).await.unwrap();
+    }
+
+    for (client, kind, own, foreign) in [
+        (&mut person, OwnerKind::User, &of_person, &of_service),
+        (&mut service, OwnerKind::Service, &of_service, &of_person),
+    ] {
+        let all = ListTokenEventsRequest::default();
+        for request in [
+            all.clone(),
+            ListTokenEventsRequest { user_id: "ada".to_owned(), ..all.clone() },
+            ListTokenEventsRequest { owner_kind: kind.into(), ..all.clone() },
+        ] {
+            let events = client.list_token_events(request).await.unwrap().into_inner().events;
+            assert_eq!(events.len(), 5, "{kind:?}: {events:?}");
+            assert!(events.iter().all(|event| event.owner_kind() == kind), "{events:?}");
+            assert!(events.iter().all(|event| event.token_id.is_empty() || event.token_id == *own));
+        }
+        let of_foreign = ListTokenEventsRequest { token_id: foreign.clone(), ..all.clone() };
+        assert!(client.list_token_events(of_foreign).await.unwrap().into_inner().events.is_empty());
+        let other = if kind == OwnerKind::User { OwnerKind::Service } else { OwnerKind::User };
+        let named = ListTokenEventsRequest { owner_kind: other.into(), ..all };
+        refused(client.list_token_events(named).await, Code::PermissionDenied, "GRANT_EXCEEDED");
+    }
 }
 
 #[tokio::test]

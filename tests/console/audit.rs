@@ -128,6 +128,7 @@ async fn the_export_has_every_event_that_the_filters_select_and_no_other() {
             assert_eq!(line["eventId"], event.event_id.to_string());
             assert_eq!(line["kind"], event.kind().as_str_name());
             assert_eq!(line["tokenId"], event.token_id);
+            assert_eq!(line["ownerKind"], event.owner_kind().as_str_name());
             assert_eq!(line["eventTime"], event.event_time.unwrap().to_string());
             assert_eq!(line["actor"], event.actor);
             let text = |name: &str| line.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();

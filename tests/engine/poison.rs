@@ -320,6 +320,7 @@ async fn unreadable_events_are_left_out_of_the_log() {
         ("token_id", "NULL"),
         ("organization_id", "''"),
         ("user_id", "NULL"),
+        ("owner_kind", "'robot'"),
         ("actor", "NULL"),
         ("trace_id", "'\\x00'"),
         ("changes", "'{}'"),

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
-    ChangeKind, CreateTokenRequest, DisableTokenRequest, GetTokenRequest, ListTokenEventsRequest,
+    ChangeKind, CreateTokenRequest, DisableTokenRequest, GetTokenRequest, ListTokenEventsRequest, OwnerKind,
     RotateTokenRequest, TokenEvent, TokenEventKind, WatchTokensRequest,
 };
 use tokend::store::Store;
@@ -95,7 +95,8 @@ async fn a_token_gets_one_warning_for_each_time_ahead_on_any_number_of_replicas(
 async fn a_warning_has_the_expiration_the_time_left_and_its_lead_time() {
     let replica = Replica::with_frequent_retention().await;
     let mut root = replica.root();
-    let id = created(&mut root, for_days(30)).await.token.unwrap().id;
+    let request = CreateTokenRequest { owner_kind: OwnerKind::Service.into(), ..for_days(30) };
+    let id = created(&mut root, request).await.token.unwrap().id;
 
     // Both warning times are passed at once.
     aged(&replica, &id, 29).await;
@@ -112,7 +113,7 @@ async fn a_warning_has_the_expiration_the_time_left_and_its_lead_time() {
         let time_left = i128::from(whole_seconds(value_of(warning, "time_left")));
         assert_eq!(time_left, left.div_euclid(1_000_000_000));
         reported.push(whole_seconds(value_of(warning, "warning")));
-        assert_eq!(warning.changes.len(), 3);
+        assert_eq!((warning.changes.len(), warning.owner_kind()), (3, OwnerKind::Service));
     }
     reported.sort_unstable();
     assert_eq!(reported, [DAY, 7 * DAY]);
@@ -166,7 +167,8 @@ async fn superseded_disabled_and_revoked_tokens_get_no_warning() {
 async fn a_token_is_deleted_after_the_retention_and_its_events_stay() {
     let replica = Replica::with_frequent_retention().await;
     let mut root = replica.root();
-    let old = created(&mut root, for_days(1)).await.token.unwrap().id;
+    let service = CreateTokenRequest { owner_kind: OwnerKind::Service.into(), ..for_days(1) };
+    let old = created(&mut root, service).await.token.unwrap().id;
     let recent = created(&mut root, for_days(1)).await.token.unwrap().id;
 
     aged(&replica, &recent, 300).await;
@@ -179,6 +181,8 @@ async fn a_token_is_deleted_after_the_retention_and_its_events_stay() {
     let database = &replica.installation.database;
     assert_eq!(database.count("SELECT count(*) FROM tokens WHERE user_id = 'ada'").await, 1);
     assert!(!kinds(&mut root, &recent).await.contains(&TokenEventKind::Purged));
+    let of_service = events(&mut root, &old).await;
+    assert!(of_service.iter().all(|event| event.owner_kind() == OwnerKind::Service), "{of_service:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

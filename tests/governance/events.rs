@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use prost::Message as _;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
-    Attribution, CreateTokenRequest, ListTokenEventsRequest, TokenEvent, TokenEventKind, UpdateTokenRequest,
+    Attribution, CreateTokenRequest, ListTokenEventsRequest, OwnerKind, TokenEvent, TokenEventKind,
+    UpdateTokenRequest,
 };
 use tonic::{Code, Request};
 
@@ -188,9 +189,9 @@ async fn events_are_filtered_by_time_and_actor_with_any_other_filter() {
     }
     // Three hours from each to the next, but for one that was written 50 minutes late.
     let copies = "INSERT INTO token_events
-            (event_time, kind, token_id, organization_id, user_id, actor, changes)
+            (event_time, kind, token_id, organization_id, user_id, owner_kind, actor, changes)
         SELECT event_time + n * interval '3 hours' - CASE n WHEN 5 THEN interval '230 minutes' ELSE '0' END, kind,
-            token_id, organization_id, user_id,
+            token_id, organization_id, user_id, CASE n % 3 WHEN 0 THEN 'service' WHEN 1 THEN 'user' END,
             CASE n % 4 WHEN 0 THEN 'tokend' WHEN 1 THEN 'cert:gateway' ELSE actor END, changes
         FROM token_events, generate_series(1, 8) AS n WHERE user_id <> 'root' ORDER BY n, id";
     assert_eq!(replica.installation.database.execute(copies).await, 32);
@@ -202,17 +203,23 @@ async fn events_are_filtered_by_time_and_actor_with_any_other_filter() {
     let mut found = 0;
     for after in [None, Some(&all[30]), Some(&all[14])] {
         for before in [None, Some(&all[9]), Some(&all[14])] {
-            for actor in ["", "tokend", "cert:gateway", "cert:nobody", "bootstrap", root_id] {
+            let actors = ["", "tokend", "cert:gateway", "cert:nobody", "bootstrap", root_id];
+            for (number, actor) in actors.into_iter().enumerate() {
                 for owner in 0..8 {
-                    let given =
-                        |bit: i32, text: &str| if owner & bit > 0 { text.to_owned() } else { String::new() };
+                    let given = |bit: usize, text: &str| {
+                        if owner & bit > 0 { text.to_owned() } else { String::new() }
+                    };
                     let kinds = match owner {
                         2 | 5 => vec![TokenEventKind::Created],
                         3 => vec![TokenEventKind::Revoked, TokenEventKind::Created],
                         6 => vec![TokenEventKind::Purged],
                         _ => vec![],
                     };
+                    let kind_of_owner =
+                        [OwnerKind::Unspecified, OwnerKind::Service, OwnerKind::Unspecified, OwnerKind::User]
+                            [(number + owner) % 4];
                     let request = ListTokenEventsRequest {
+                        owner_kind: kind_of_owner.into(),
                         kinds: kinds.iter().map(|kind| i32::from(*kind)).collect(),
                         organization_id: given(1, &some.organization_id),
                         user_id: given(2, &some.user_id),
@@ -231,6 +238,8 @@ async fn events_are_filtered_by_time_and_actor_with_any_other_filter() {
                             && after.is_none_or(|after| moment(event) >= moment(after))
                             && before.is_none_or(|before| moment(event) < moment(before))
                             && (actor.is_empty() || event.actor == actor)
+                            && (kind_of_owner == OwnerKind::Unspecified
+                                || event.owner_kind() == kind_of_owner)
                             && (kinds.is_empty() || kinds.contains(&event.kind()))
                     };
                     let expected: Vec<_> = all.iter().filter(meant).cloned().collect();
@@ -267,6 +276,7 @@ async fn a_long_search_without_hits_ends_and_the_next_page_continues_it() {
         ListTokenEventsRequest { actor: String::new(), ..request.clone() },
         ListTokenEventsRequest { actor: "tokend".to_owned(), ..request.clone() },
         ListTokenEventsRequest { kinds: vec![1], ..request.clone() },
+        ListTokenEventsRequest { owner_kind: 1, ..request.clone() },
         ListTokenEventsRequest { occurred_after: Some(prost_types::Timestamp::default()), ..request.clone() },
         ListTokenEventsRequest { occurred_before: Some(prost_types::Timestamp::default()), ..request },
     ] {

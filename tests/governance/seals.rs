@@ -108,6 +108,14 @@ async fn a_changed_removed_inserted_or_moved_event_is_found() {
             "UPDATE token_events SET attribution = NULL WHERE id = 3",
             "UPDATE token_events SET attribution = 'proven' WHERE id = 3",
         ),
+        (
+            "UPDATE token_events SET owner_kind = 'service' WHERE id = 3",
+            "UPDATE token_events SET owner_kind = 'user' WHERE id = 3",
+        ),
+        (
+            "UPDATE token_events SET owner_kind = NULL WHERE id = 3",
+            "UPDATE token_events SET owner_kind = 'user' WHERE id = 3",
+        ),
         ("UPDATE token_events SET changes = '[]' WHERE id = 2", ""),
     ];
 

@@ -223,10 +223,17 @@ async fn a_service_account_is_another_owner_than_the_person_of_its_name() {
     assert_eq!(root.revoke_user_tokens(leaver("ada")).await.unwrap().into_inner().revoked_count, 1);
     let service_account = RevokeUserTokensRequest { owner_kind: OwnerKind::Service.into(), ..leaver("ada") };
     assert_eq!(root.revoke_user_tokens(service_account).await.unwrap().into_inner().revoked_count, 3);
+    let request = ListTokenEventsRequest { user_id: "ada".to_owned(), ..Default::default() };
+    let events = root.list_token_events(request).await.unwrap().into_inner().events;
+    let id = person.token.unwrap().id;
+    assert_eq!(events.iter().filter(|event| event.owner_kind() == OwnerKind::User).count(), 6);
+    for event in events.iter().filter(|event| !event.token_id.is_empty()) {
+        assert_eq!(event.owner_kind() == OwnerKind::User, event.token_id == id, "{event:?}");
+    }
 }
 
 /// Waits until a server process waits for a lock of this kind, in a statement with this prefix.
-async fn waits(database: &Database, kind: &str, statement: &str) {
+pub(super) async fn waits(database: &Database, kind: &str, statement: &str) {
     let waiting = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
          AND wait_event_type = 'Lock' AND wait_event = '{kind}' AND query LIKE '{statement}%'"

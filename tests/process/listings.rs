@@ -207,6 +207,10 @@ fn the_audit_log_is_listed_by_time_and_actor() {
         (lines("--since 1h"), lines("--until 1h"), lines("--until 2999-01-01T00:00:00Z")),
         (all, 0, all)
     );
+    printed(scene.run("token create --service --user billing --name n --scope orders:read --ttl 1d", ""));
+    assert_eq!((lines("--owner-kind service"), lines("--owner-kind user")), (1, all));
+    let service = printed(scene.run("audit list --owner-kind service", ""));
+    assert!(service.contains("billing (service)"), "{service}");
     let limited = scene.run("audit list --since 1h --limit 1", "");
     assert!(text(&limited.stderr).contains("more than these 1"), "{}", text(&limited.stderr));
 }

@@ -217,7 +217,7 @@ fn commands_disable_enable_and_list_users() {
     assert_eq!(table.lines().count(), 4, "{table}");
     let noted = json(tokend(&["audit", "list", "--event", "user_disabled", "--json"]));
     assert_eq!((&noted["attribution"], &noted["actingUser"]), (&"ATTRIBUTION_PROVEN".into(), &"root".into()));
-    assert_eq!(noted.get("tokenId"), None);
+    assert_eq!((noted.get("tokenId"), &noted["ownerKind"]), (None, &"OWNER_KIND_USER".into()));
     assert!(printed(tokend(&["audit", "list", "--limit", "1"])).contains("root (proven)"));
 
     let enabled = printed(tokend(&["user", "enable", "ada"]));

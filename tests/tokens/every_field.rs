@@ -23,10 +23,11 @@ use crate::support::replica::Replica;
 use crate::watch::watcher::Watcher;
 
 /// What the audit log does not record as a change: an event has it itself, or its kind and time say it.
-const NOT_RECORDED: [&str; 8] = [
+const NOT_RECORDED: [&str; 9] = [
     "id",
     "organization_id",
     "user_id",
+    "owner_kind",
     "state",
     "create_time",
     "created_by",

@@ -13,6 +13,7 @@ mod interface;
 pub mod listener;
 mod missing;
 mod moments;
+mod owners;
 mod pages;
 mod policy;
 mod session;

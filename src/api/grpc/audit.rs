@@ -15,6 +15,7 @@ pub(super) fn list_request(message: ListTokenEventsRequest) -> Result<ListEvents
         violations.take("organization_id", fields::optional(&message.organization_id, OrganizationId::parse));
     let token_id = violations.take("token_id", fields::optional(&message.token_id, fields::token_id));
     let user_id = violations.take("user_id", fields::optional(&message.user_id, UserId::parse));
+    let owner_kind = violations.take("owner_kind", fields::owner_kind(message.owner_kind));
     let page_size = violations.take("page_size", fields::page_size(message.page_size));
     let mut bound = |field, time: Option<prost_types::Timestamp>| {
         violations.take(field, time.map(fields::whole_instant).transpose())
@@ -28,6 +29,7 @@ pub(super) fn list_request(message: ListTokenEventsRequest) -> Result<ListEvents
             organization_id: organization_id?,
             token_id: token_id?,
             user_id: user_id?,
+            owner_kind: owner_kind?,
             occurred_after: occurred_after?,
             occurred_before: occurred_before?,
             actor: actor?,
@@ -54,6 +56,7 @@ fn event(event: event::TokenEvent) -> TokenEvent {
         token_id: event.token_id.map_or_else(String::new, |id| id.to_string()),
         organization_id: event.organization_id.as_str().to_owned(),
         user_id: event.user_id.as_str().to_owned(),
+        owner_kind: proto::OwnerKind::from(event.owner_kind).into(),
         actor: event.actor,
         attribution: attribution(event.acting_user.as_ref().map(|(_, attribution)| *attribution)).into(),
         acting_user: event.acting_user.map(|(user, _)| user).unwrap_or_default(),

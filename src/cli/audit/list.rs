@@ -6,12 +6,15 @@ use clap::Args;
 use prost_types::Timestamp;
 use serde::Serialize;
 use tokend_client::Repeatable;
-use tokend_client::proto::{Attribution, FieldChange, ListTokenEventsRequest, TokenEvent, TokenEventKind};
+use tokend_client::proto::{
+    Attribution, FieldChange, ListTokenEventsRequest, OwnerKind, TokenEvent, TokenEventKind,
+};
 
 use crate::cli::CommandError;
 use crate::cli::arguments::parse_token_id;
 use crate::cli::client::{AddressFlag, Client};
 use crate::cli::output::{cell, print, print_json, quoted, remark, rfc3339, table};
+use crate::cli::owner_kind::KindFlag;
 use crate::cli::times::parse_past;
 use crate::config::Environment;
 
@@ -35,6 +38,10 @@ pub(crate) struct ListFlags {
     /// Events of this user's tokens only
     #[arg(long, value_name = "USER_ID", default_value = "", hide_default_value = true)]
     user: String,
+
+    /// Events of persons only, or of service accounts only
+    #[arg(long, value_name = "KIND")]
+    owner_kind: Option<KindFlag>,
 
     /// Events at this time or later, RFC 3339 or how long ago, such as 7d
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
@@ -73,6 +80,7 @@ struct EventJson<'a> {
     token_id: &'a str,
     organization_id: &'a str,
     user_id: &'a str,
+    owner_kind: &'static str,
     actor: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     acting_user: &'a str,
@@ -117,6 +125,7 @@ async fn list(flags: ListFlags, environment: &Environment) -> Result<(Vec<TokenE
             organization_id: flags.organization.clone(),
             token_id: flags.token.clone(),
             user_id: flags.user.clone(),
+            owner_kind: flags.owner_kind.map_or(OwnerKind::Unspecified, OwnerKind::from).into(),
             page_size,
             page_token,
             occurred_after: flags.since,
@@ -152,7 +161,7 @@ fn show(events: &[TokenEvent], organization: bool, json: bool) -> Result<(), Com
             event.event_time.map_or_else(String::new, rfc3339),
             kind_word(event),
             cell(&event.token_id),
-            cell(&event.user_id),
+            owner(event),
             event.actor.clone(),
             person(event),
             event.changes.iter().map(|change| change_text(event, change)).collect::<Vec<_>>().join("; "),
@@ -163,6 +172,12 @@ fn show(events: &[TokenEvent], organization: bool, json: bool) -> Result<(), Com
         row
     });
     print(&table(&heading, rows.collect()))
+}
+
+/// Returns the user of an event, and whether it is a service account: `billing (service)`.
+fn owner(event: &TokenEvent) -> String {
+    let user = cell(&event.user_id);
+    if event.owner_kind() == OwnerKind::Service { format!("{user} (service)") } else { user }
 }
 
 /// Returns the person behind an event, and how that is known: `ada (proven)`.
@@ -182,6 +197,7 @@ fn event_json(event: &TokenEvent) -> EventJson<'_> {
         token_id: &event.token_id,
         organization_id: &event.organization_id,
         user_id: &event.user_id,
+        owner_kind: event.owner_kind().as_str_name(),
         actor: &event.actor,
         acting_user: &event.acting_user,
         attribution: Some(event.attribution())

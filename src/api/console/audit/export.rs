@@ -135,6 +135,7 @@ fn json(event: &TokenEvent) -> Value {
     set("tokenId", event.token_id.map_or_else(String::new, |id| id.to_string()).into());
     set("organizationId", event.organization_id.as_str().into());
     set("userId", event.user_id.as_str().into());
+    set("ownerKind", format!("OWNER_KIND_{}", event.owner_kind.word().to_uppercase()).into());
     set("actor", event.actor.as_str().into());
     if let Some((user, attribution)) = &event.acting_user {
         set("actingUser", user.as_str().into());

@@ -8,6 +8,7 @@ use crate::api::console::commands::Lines;
 use crate::api::console::form::Problems;
 use crate::api::console::moments::Moment;
 use crate::api::console::pages::{Frame, shortened, visible};
+use crate::domain::OwnerKind;
 use crate::domain::event::{EventKind, TokenEvent};
 use crate::secret::TokenId;
 
@@ -37,6 +38,7 @@ pub(super) struct EventView {
     /// Empty: it is an event of the user.
     pub(super) token: String,
     pub(super) user: String,
+    pub(super) is_service: bool,
     pub(super) organization: String,
     pub(super) actor: String,
     /// Whether the actor is a token, which has a page.
@@ -61,6 +63,7 @@ impl EventView {
             word: KINDS.iter().find(|(kind, _)| *kind == event.kind).map_or("", |(_, word)| word),
             token: event.token_id.map_or_else(String::new, |id| id.to_string()),
             user: visible(event.user_id.as_str()),
+            is_service: event.owner_kind == OwnerKind::Service,
             organization: visible(event.organization_id.as_str()),
             by_token: TokenId::parse(&event.actor).is_ok(),
             actor: visible(&event.actor),

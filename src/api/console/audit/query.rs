@@ -8,7 +8,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
 use crate::domain::event::{Actor, EventKind};
-use crate::domain::{FieldError, OrganizationId, UserId};
+use crate::domain::{FieldError, OrganizationId, OwnerKind, UserId};
 use crate::secret::TokenId;
 use crate::tokens::events::ListEvents;
 
@@ -30,6 +30,7 @@ pub(super) const KINDS: [(EventKind, &str); 10] = [
 #[derive(Debug, Default, Clone)]
 pub(super) struct AuditQuery {
     pub(super) user: String,
+    pub(super) owner: String,
     pub(super) organization: String,
     pub(super) token: String,
     pub(super) actor: String,
@@ -43,6 +44,7 @@ impl AuditQuery {
     pub(super) fn read(fields: &Fields<'_>) -> Self {
         Self {
             user: fields.get("user").to_owned(),
+            owner: fields.get("owner").to_owned(),
             organization: fields.get("organization").to_owned(),
             token: fields.typed("token"),
             actor: fields.get("actor").to_owned(),
@@ -86,6 +88,12 @@ impl AuditQuery {
             .text("since", "occurredAfter", &utc(&self.from))
             .text("until", "occurredBefore", &utc(&self.until));
         let call = self.kinds.iter().fold(call, |call, kind| call.flag("event", Some(kind)));
+        let call = match OwnerKind::from_word(&self.owner) {
+            Some(kind) => call
+                .flag("owner-kind", Some(kind.word()))
+                .set("ownerKind", format!("OWNER_KIND_{}", kind.word().to_uppercase()).into()),
+            None => call,
+        };
         let names = self.kinds.iter().map(|kind| format!("TOKEN_EVENT_KIND_{}", kind.to_uppercase()));
         let names: Vec<String> = names.collect();
         if names.is_empty() { call.lines() } else { call.set("kinds", names.into()).lines() }
@@ -98,9 +106,10 @@ impl AuditQuery {
         query
     }
 
-    fn texts(&self) -> [(&'static str, &String); 6] {
+    fn texts(&self) -> [(&'static str, &String); 7] {
         [
             ("user", &self.user),
+            ("owner", &self.owner),
             ("organization", &self.organization),
             ("token", &self.token),
             ("actor", &self.actor),
@@ -118,6 +127,8 @@ impl AuditQuery {
         const NO_KIND: FieldError = FieldError::Rule("is not one of these");
         let mut problems = Problems::default();
         let user_id = problems.take("user", given(&self.user, UserId::parse), "The user");
+        let kind = |text: &str| OwnerKind::from_word(text).ok_or(NO_KIND);
+        let owner_kind = problems.take("owner", given(&self.owner, kind), "The owner");
         let organization_id = problems.take(
             "organization",
             given(&self.organization, OrganizationId::parse),
@@ -135,6 +146,7 @@ impl AuditQuery {
                 organization_id: organization_id?,
                 token_id: token_id?,
                 user_id: user_id?,
+                owner_kind: owner_kind?,
                 occurred_after: occurred_after?,
                 occurred_before: occurred_before?,
                 actor: actor?,
@@ -179,8 +191,7 @@ mod tests {
 
     #[test]
     fn what_stands_in_the_address_is_what_is_listed_and_exported() {
-        let text =
-            "user=ada+l&kind=revoked&kind=created&actor=tokend&from=2026-12-01&until=2026-12-31T18:30&x=y";
+        let text = "user=ada+l&owner=service&kind=revoked&kind=created&actor=tokend&from=2026-12-01&until=2026-12-31T18:30&x=y";
         let query = AuditQuery::read(&Fields::read(text.as_bytes()));
         let request = query.parse(25).unwrap();
         assert_eq!(request.kinds, [EventKind::Revoked, EventKind::Created]);
@@ -191,23 +202,25 @@ mod tests {
             let again = AuditQuery::read(&Fields::read(found.as_bytes()));
             assert_eq!(format!("{:?}", again.parse(25).unwrap().kinds), format!("{:?}", request.kinds));
             assert_eq!(again.user, "ada l");
+            assert_eq!(again.parse(25).unwrap().owner_kind, Some(OwnerKind::Service));
         }
         assert!(query.is_filtered() && !AuditQuery::default().is_filtered());
         let Lines { tokend, grpcurl } = query.lines();
         let flags = "--user 'ada l' --by tokend --since 2026-12-01T00:00:00Z --until 2026-12-31T18:30:00Z \
-                     --event revoked --event created";
+                     --event revoked --event created --owner-kind service";
         assert_eq!(tokend, format!("tokend audit list --json {flags}"));
         assert!(
             grpcurl.contains(r#""kinds":["TOKEN_EVENT_KIND_REVOKED","TOKEN_EVENT_KIND_CREATED"]"#),
             "{grpcurl}"
         );
+        assert!(grpcurl.contains(r#""ownerKind":"OWNER_KIND_SERVICE""#), "{grpcurl}");
     }
 
     #[test]
     fn every_filter_that_is_not_valid_is_named() {
-        let text = "token=x&actor=somebody&kind=burned&from=soon&until=2026-02-30T10:00";
+        let text = "owner=x&token=x&actor=somebody&kind=burned&from=soon&until=2026-02-30T10:00";
         let problems = AuditQuery::read(&Fields::read(text.as_bytes())).parse(25).unwrap_err();
         let fields: Vec<_> = problems.all().iter().map(|(field, _)| *field).collect();
-        assert_eq!(fields, ["token", "actor", "kind", "from", "until"]);
+        assert_eq!(fields, ["owner", "token", "actor", "kind", "from", "until"]);
     }
 }

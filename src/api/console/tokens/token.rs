@@ -123,6 +123,7 @@ async fn events(
         organization_id: None,
         token_id: Some(id),
         user_id: None,
+        owner_kind: None,
         occurred_after: None,
         occurred_before: None,
         actor: None,
