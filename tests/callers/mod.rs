@@ -3,6 +3,7 @@
 
 mod credentials;
 mod grants;
+mod kinds;
 mod methods;
 mod networks;
 mod open;

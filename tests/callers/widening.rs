@@ -6,11 +6,11 @@ use proptest::test_runner::TestRunner;
 use prost_types::Duration;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{
-    CreateTokenRequest, EnableTokenRequest, Grant, RotateTokenRequest, Token, UpdateTokenRequest,
-    rotate_token_request, update_token_request,
+    CreateTokenRequest, DisableUserRequest, EnableTokenRequest, EnableUserRequest, Grant, ListTokensRequest,
+    OwnerKind, RotateTokenRequest, Token, UpdateTokenRequest, rotate_token_request, update_token_request,
 };
 
-use crate::support::client::{created, mask, nanos, ordinary, rotation, texts};
+use crate::support::client::{Client, created, mask, nanos, ordinary, rotation, texts};
 use crate::support::replica::Replica;
 
 const DAY: i64 = 86_400;
@@ -19,10 +19,11 @@ const USERS: [&str; 4] = ["ann", "team-1", "team-12", "bob"];
 /// Each contains the next one.
 const NETWORKS: [&str; 3] = ["0.0.0.0/0", "10.0.0.0/8", "10.1.0.0/16"];
 
-/// What a token of a test has: its user, scopes, days to live, network and grant.
+/// What a token of a test has: its owner, scopes, days to live, network and grant.
 #[derive(Debug, Clone)]
 struct Wanted {
     user: &'static str,
+    kind: OwnerKind,
     scopes: Vec<&'static str>,
     days: Option<i64>,
     network: Option<usize>,
@@ -32,8 +33,10 @@ struct Wanted {
 fn wanted() -> impl Strategy<Value = Wanted> {
     let scopes = prop::collection::vec(prop::sample::select(&SCOPES[..]), 0..3);
     let (days, network) = (prop::option::of(1..4_i64), prop::option::of(0..NETWORKS.len()));
-    (prop::sample::select(&USERS[..]), scopes, days, network, prop::option::of(grant()))
-        .prop_map(|(user, scopes, days, network, grant)| Wanted { user, scopes, days, network, grant })
+    let kind = prop::sample::select(&[OwnerKind::User, OwnerKind::Service][..]);
+    (prop::sample::select(&USERS[..]), kind, scopes, days, network, prop::option::of(grant())).prop_map(
+        |(user, kind, scopes, days, network, grant)| Wanted { user, kind, scopes, days, network, grant },
+    )
 }
 
 fn grant() -> impl Strategy<Value = Grant> {
@@ -67,6 +70,7 @@ impl Wanted {
         CreateTokenRequest {
             organization_id: organization_id.to_owned(),
             user_id: self.user.to_owned(),
+            owner_kind: self.kind.into(),
             scopes: texts(&self.scopes),
             expiration: Some(expiration),
             allowed_cidrs: self.networks(),
@@ -95,17 +99,20 @@ impl Wanted {
     }
 }
 
+/// Returns whether the caller may act for the owner of a token.
+fn acts_for_owner(caller: &Token, token: &Token) -> bool {
+    let writes = caller.scopes.iter().any(|scope| scope == "tokend:write");
+    let users = caller.grant.as_ref().map(|grant| &grant.users).filter(|users| writes && !users.is_empty());
+    let user = users.map_or(token.user_id == caller.user_id, |users| users.contains(&token.user_id));
+    user && token.owner_kind == caller.owner_kind && token.organization_id == caller.organization_id
+}
+
 /// Returns in what a token is wider than what the caller may give, which is bounded by itself and its grant.
 fn wider(caller: &Token, token: &Token) -> Option<&'static str> {
     let empty = Grant::default();
     let writes = caller.scopes.iter().any(|scope| scope == "tokend:write");
     let grant = caller.grant.as_ref().unwrap_or(&empty);
-    let user = if writes && !grant.users.is_empty() {
-        grant.users.contains(&token.user_id)
-    } else {
-        token.user_id == caller.user_id
-    };
-    if !user || token.organization_id != caller.organization_id {
+    if !acts_for_owner(caller, token) {
         return Some("owner");
     }
     let from = if grant.scopes.is_empty() { &caller.scopes } else { &grant.scopes };
@@ -130,13 +137,26 @@ fn wider(caller: &Token, token: &Token) -> Option<&'static str> {
     (place(&grant.networks) > place(&token.allowed_cidrs)).then_some("networks")
 }
 
+/// Returns the tokens of an owner in an organization.
+async fn tokens_of(root: &mut Client, organization_id: &str, owner: &Wanted) -> Vec<Token> {
+    let request = ListTokensRequest {
+        organization_id: organization_id.to_owned(),
+        user_id: owner.user.to_owned(),
+        owner_kind: owner.kind.into(),
+        page_size: 1000,
+        ..Default::default()
+    };
+    let tokens = root.list_tokens(request).await.unwrap().into_inner().tokens;
+    tokens.into_iter().filter(|token| token.revoke_time.is_none()).collect()
+}
+
 #[tokio::test]
 async fn no_act_makes_a_token_wider_than_its_caller_may_give() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut runner = TestRunner::deterministic();
     let mut next = || wanted().new_tree(&mut runner).unwrap().current();
-    let (mut accepted, mut refused) = (0, 0);
+    let (mut accepted, mut refused, mut disabled, mut enabled) = (0, 0, 0, 0);
 
     for number in 0..60 {
         let kind = if number % 2 == 0 { "tokend:self" } else { "tokend:write" };
@@ -149,16 +169,21 @@ async fn no_act_makes_a_token_wider_than_its_caller_may_give() {
             grant.users.clear();
             grant.may_grant_self = false;
         }
-        let made = created(&mut root, power.creation("acme")).await;
+        let near = USERS.into_iter().rfind(|user| grant.users.iter().any(|named| named == user));
+        let near = near.unwrap_or(power.user);
+        // Tokens of other callers would make each user too mighty to be disabled.
+        let organization = format!("acme-{number}");
+        let made = created(&mut root, power.creation(&organization)).await;
         let (caller, mut client) = (made.token.unwrap(), replica.client(&made.secret));
         for round in 0..6 {
             let (mut before, mut after) = (next(), next());
             if round % 2 == 0 {
                 // Nearer to what is allowed.
-                (before.user, after.user) = (power.user, power.user);
+                (before.user, after.user) = (near, near);
+                (before.kind, after.kind) = (power.kind, power.kind);
                 (before.grant, after.grant) = (None, None);
             }
-            let Ok(target) = root.create_token(before.creation("acme")).await else { continue };
+            let Ok(target) = root.create_token(before.creation(&organization)).await else { continue };
             let id = target.into_inner().token.unwrap().id;
             let outcomes = [
                 client.create_token(after.creation("")).await.map(|made| made.into_inner().token),
@@ -179,8 +204,35 @@ async fn no_act_makes_a_token_wider_than_its_caller_may_give() {
                     Err(_) => refused += 1,
                 }
             }
+            let (user_id, owner_kind) = (before.user.to_owned(), before.kind.into());
+            let disabling = DisableUserRequest { user_id: user_id.clone(), owner_kind, ..Default::default() };
+            if client.disable_user(disabling.clone()).await.is_ok() {
+                disabled += 1;
+                for token in tokens_of(&mut root, &organization, &before).await {
+                    let privileged = |scope: &String| scope.starts_with("tokend:") && scope != "tokend:self";
+                    assert!(acts_for_owner(&caller, &token), "{caller:?} disabled {token:?}");
+                    assert!(!token.scopes.iter().any(privileged), "{caller:?} disabled {token:?}");
+                }
+            }
+            let disabling = DisableUserRequest { organization_id: organization.clone(), ..disabling };
+            if before.user == power.user && before.kind == power.kind {
+                // The caller itself would be disabled.
+                continue;
+            }
+            root.disable_user(disabling).await.unwrap();
+            let enabling = EnableUserRequest { user_id, owner_kind, ..Default::default() };
+            if client.enable_user(enabling.clone()).await.is_ok() {
+                enabled += 1;
+                for token in tokens_of(&mut root, &organization, &before).await {
+                    assert_eq!(wider(&caller, &token), None, "{caller:?} enabled {token:?}");
+                }
+            } else {
+                let enabling = EnableUserRequest { organization_id: organization.clone(), ..enabling };
+                root.enable_user(enabling).await.unwrap();
+            }
         }
     }
-    println!("{accepted} acts were allowed, {refused} refused");
+    println!("{accepted} acts were allowed, {refused} refused; {disabled} users disabled, {enabled} enabled");
     assert!(accepted > 30 && refused > 100, "{accepted} {refused}");
+    assert!(disabled > 5 && enabled > 1, "{disabled} {enabled}");
 }

@@ -10,6 +10,7 @@ mod repeats;
 mod reuse;
 mod rotation;
 mod self_rotation;
+mod switched_users;
 mod waits;
 
 use prost_types::Duration;

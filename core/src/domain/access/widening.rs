@@ -62,11 +62,13 @@ fn grants() -> impl Strategy<Value = Option<Grant>> {
 }
 
 fn tokens() -> impl Strategy<Value = Token> {
-    let owner = (prop_oneof![9 => Just("acme"), 1 => Just("other")], prop::sample::select(&USERS[..]));
+    let kinds = prop_oneof![2 => Just(OwnerKind::User), 1 => Just(OwnerKind::Service)];
+    let owner = (prop_oneof![9 => Just("acme"), 1 => Just("other")], prop::sample::select(&USERS[..]), kinds);
     (owner, some(&SCOPES), prop::option::of(1..4_i64), networks(), grants()).prop_map(
-        |((organization, user), scopes, days, allowed_cidrs, grant)| Token {
+        |((organization, user, owner_kind), scopes, days, allowed_cidrs, grant)| Token {
             organization_id: OrganizationId::parse(organization).unwrap(),
             user_id: UserId::parse(user).unwrap(),
+            owner_kind,
             scopes: Scopes::new(parsed(&scopes, Scope::parse)).unwrap(),
             create_time: NOW,
             expire_time: days.map(|days| NOW + Duration::days(days)),
@@ -148,7 +150,7 @@ fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
     }
     let anyone = writes && !grant.users.is_empty();
     let includes = |user: &UserId| if anyone { grant.users.include(user) } else { *user == giver.user_id };
-    if !includes(&target.user_id) {
+    if !includes(&target.user_id) || target.owner_kind != giver.owner_kind {
         return Some("user");
     }
     let scopes = if grant.scopes.is_empty() { &giver.scopes } else { &grant.scopes };
@@ -195,6 +197,7 @@ fn nearer(giver: &Token, target: Token, kept: u8) -> Token {
     if keep(0) {
         near.organization_id = giver.organization_id.clone();
         near.user_id = giver.user_id.clone();
+        near.owner_kind = giver.owner_kind;
     }
     if keep(1) {
         near.expire_time = Some(NOW + Duration::DAY);
@@ -244,9 +247,13 @@ fn what_is_given_gives_nothing_that_its_giver_may_not_give() {
     let accepted = Cell::new(0);
     try_all((actors(), deputies(), tokens()), &accepted, |(giver, deputy, target)| {
         // Two that are near enough to each other that the one often gives the other.
-        let (own, deputy) = ((giver.organization_id.clone(), giver.user_id.clone()), deputy);
         let giver = Token { allowed_cidrs: Networks::default(), ..giver };
-        let deputy = Token { organization_id: own.0, user_id: own.1, ..deputy };
+        let deputy = Token {
+            organization_id: giver.organization_id.clone(),
+            user_id: giver.user_id.clone(),
+            owner_kind: giver.owner_kind,
+            ..deputy
+        };
         let target = Token { organization_id: deputy.organization_id.clone(), ..target };
         if gives(&caller(&giver), &deputy) && gives(&caller(&deputy), &target) {
             accepted.set(accepted.get() + 1);
@@ -298,8 +305,10 @@ fn a_bounded_caller_ends_only_tokens_of_its_users_that_are_not_more_privileged()
         prop_assert_eq!(&target.organization_id, &actor.organization_id);
         prop_assert!(actor.scopes.reserved().lacking(target.scopes.reserved()).is_none());
         if caller.bounds().is_some() {
-            let plain = Token { user_id: target.user_id.clone(), create_time: NOW, ..actor.clone() };
+            let plain = Token { create_time: NOW, ..actor.clone() };
             let user_is_reached = Token {
+                user_id: target.user_id.clone(),
+                owner_kind: target.owner_kind,
                 scopes: Scopes::default(),
                 grant: None,
                 expire_time: Some(NOW + Duration::SECOND),
@@ -311,6 +320,48 @@ fn a_bounded_caller_ends_only_tokens_of_its_users_that_are_not_more_privileged()
                 prop_assert_eq!(wider(&actor, &target), None);
             }
         }
+        Ok(())
+    });
+}
+
+#[test]
+fn all_tokens_of_a_user_are_ended_at_once_only_by_a_caller_that_may_end_each() {
+    let accepted = Cell::new(0);
+    try_all((actors(), tokens(), any::<u8>()), &accepted, |(actor, target, kept)| {
+        let target = nearer(&actor, target, kept);
+        let caller = caller(&actor);
+        let of_user = caller.require(Permission::Write).is_ok()
+            && caller.organization(Some(target.organization_id.clone())).is_ok()
+            && caller.may_end_all(&target.user_id, target.owner_kind).is_ok();
+        if of_user && caller.may_end_reserved(target.scopes.reserved()).is_ok() {
+            accepted.set(accepted.get() + 1);
+            prop_assert!(caller.extent(Permission::Change).unwrap().includes(&target));
+            prop_assert_eq!(caller.may_manage(&target), Ok(()));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_list_has_exactly_the_tokens_that_the_caller_may_see() {
+    let accepted = Cell::new(0);
+    try_all((actors(), tokens(), any::<u8>()), &accepted, |(actor, target, kept)| {
+        let target = nearer(&actor, target, kept >> 3);
+        let caller = caller(&actor);
+        let named = |bit: u8| kept & 1 << bit != 0;
+        let organization = named(0).then(|| target.organization_id.clone());
+        let user = named(1).then(|| target.user_id.clone());
+        let kind = named(2).then_some(target.owner_kind);
+        let listed = match (caller.listed_owner(organization, user), caller.listed_kind(kind)) {
+            (Ok((organization, user)), Ok(kind)) => {
+                organization.is_none_or(|id| id == target.organization_id)
+                    && user.is_none_or(|id| id == target.user_id)
+                    && kind.is_none_or(|kind| kind == target.owner_kind)
+            }
+            _ => false,
+        };
+        accepted.set(accepted.get() + u32::from(listed));
+        prop_assert_eq!(listed, caller.may_see(&target));
         Ok(())
     });
 }
