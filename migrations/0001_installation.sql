@@ -13,7 +13,7 @@ CREATE TABLE installation (
 -- Tells which server, and which life of it, answers. Neither a start time nor a timeline does: a pooler or a
 -- failover can swap the server behind a living connection, and a crash or a promotion can hand out the same
 -- transaction ids twice. UNLOGGED on purpose: a crash, a promotion or a base backup leaves the table empty,
--- and whoever finds it so puts a new mark. A dump carries the mark along, hence the rest of the epoch.
+-- and the next replica writes a new mark. A dump carries the mark along, hence the rest of the epoch.
 CREATE UNLOGGED TABLE server_mark (
     singleton boolean NOT NULL DEFAULT true,
     mark uuid NOT NULL,

@@ -3,7 +3,7 @@
 CREATE TABLE token_changes (
     xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
     token_id uuid NOT NULL,
-    -- Whoever watches one organization must not hear of another's, and a deleted row can no longer be asked.
+    -- Watchers of one organization must not receive changes of another, and a deleted row has no organization any more.
     organization_id text COLLATE "C" NOT NULL,
     -- Orders changes of one token as they committed: a second change waits for the row's lock.
     sequence bigint GENERATED ALWAYS AS IDENTITY,

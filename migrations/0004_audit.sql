@@ -33,8 +33,8 @@ CREATE INDEX token_events_organization_idx ON token_events (organization_id, id)
 CREATE INDEX token_events_user_idx ON token_events (organization_id, user_id, id);
 
 -- Seals over the audit log: each an HMAC under a key of the keyring, over all of its row, and so over the seal before
--- it and the events from first_id to last_id as they were when it was made. Whoever can write the database but has no
--- key cannot alter, remove or add an event in a sealed range unseen.
+-- it and the events from first_id to last_id as they were when it was made. Without a key, nobody who can write the
+-- database can alter, remove or add an event in a sealed range unseen.
 CREATE TABLE audit_seals (
     sequence bigint NOT NULL,
     first_id bigint NOT NULL,
@@ -48,7 +48,7 @@ CREATE TABLE audit_seals (
     seal bytea NOT NULL,
     -- When its events were deleted for their age; null: they are there.
     purge_time timestamptz NULL,
-    -- Not the sequence alone: whoever inserts a seal without a key must not take the place of a genuine one.
+    -- Not the sequence alone: a forged seal must not keep out the genuine one.
     CONSTRAINT audit_seals_pkey PRIMARY KEY (sequence, seal),
     CONSTRAINT audit_seals_sequence_check CHECK (sequence > 0),
     CONSTRAINT audit_seals_range_check CHECK (first_id > 0 AND first_id <= last_id),

@@ -1,6 +1,6 @@
 -- What an organization allows its tokens. An organization's row is made when it is first needed; without values
--- it allows everything. Whoever makes or changes a token holds the row shared from before its judgement to its
--- commit, so that no token judged by an old policy commits after a new one.
+-- it allows everything. A transaction that creates or changes a token locks the row (shared) from before its judgement
+-- to its commit: no token judged by an old policy commits after a new one.
 CREATE TABLE policies (
     organization_id text COLLATE "C" NOT NULL,
     -- How many seconds after its creation a token may expire at most; null: any number.

@@ -3,8 +3,6 @@
 
 -- The first token of the family; null: it was neither rotated nor made by a rotation, and so is alone.
 ALTER TABLE tokens ADD COLUMN family_id uuid NULL;
--- How many rotations lie between the first token of the family and this one.
-ALTER TABLE tokens ADD COLUMN generation bigint NOT NULL DEFAULT 0;
 -- The token that was put in its place; null: none was. It may be gone.
 ALTER TABLE tokens ADD COLUMN superseded_by uuid NULL;
 -- When that was; null: it was not.
@@ -12,7 +10,7 @@ ALTER TABLE tokens ADD COLUMN supersede_time timestamptz NULL;
 
 WITH RECURSIVE line AS (
     -- The oldest that is still there of each family of several.
-    SELECT t.id, t.id AS family_id, 0::bigint AS generation FROM tokens t
+    SELECT t.id, t.id AS family_id, 0 AS generation FROM tokens t
     WHERE NOT EXISTS (SELECT FROM tokens p WHERE p.id = t.rotated_from)
         AND (t.rotated_from IS NOT NULL OR EXISTS (SELECT FROM tokens s WHERE s.rotated_from = t.id))
     UNION ALL

@@ -1,5 +1,5 @@
--- That events were deleted for their age is said by a key of the keyring, as a seal is: else whoever can write the
--- database could delete fresh ones and call them purged.
+-- That events were deleted for their age is signed by a key of the keyring, as a seal is: otherwise anyone who can write
+-- the database could delete fresh ones and call them purged.
 ALTER TABLE audit_seals
     -- An HMAC over the seal and purge_time, and the key that made it; null: the events are there.
     ADD COLUMN purge_key_id bytea NULL,

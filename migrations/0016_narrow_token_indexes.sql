@@ -25,13 +25,11 @@ DROP INDEX tokens_user_create_time_idx, tokens_organization_create_time_idx, tok
 -- squawk-ignore ban-drop-constraint
 ALTER TABLE tokens DROP CONSTRAINT tokens_pkey;
 
--- 62 random bits tell two states of a row apart; replicas never compared more. No family has 2^31 rotations.
+-- 62 random bits tell two states of a row apart; replicas never compared more.
 ALTER TABLE tokens
     -- squawk-ignore changing-column-type
     ALTER COLUMN revision TYPE bigint
-        USING ('x' || translate(right(revision::text, 17), '-', ''))::bit(64)::bigint,
-    -- squawk-ignore changing-column-type, prefer-bigint-over-int
-    ALTER COLUMN generation TYPE integer;
+        USING ('x' || translate(right(revision::text, 17), '-', ''))::bit(64)::bigint;
 
 CREATE OR REPLACE FUNCTION draw_token_revision() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

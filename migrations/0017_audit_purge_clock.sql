@@ -1,4 +1,4 @@
--- Events are 30 days old by the clock of whoever deletes them, too: one that is wrong, the database's or theirs, must not
+-- Events are 30 days old by the clock of the replica that deletes them, too: one that is wrong, the database's or theirs, must not
 -- have fresh events look old. Otherwise as before.
 CREATE OR REPLACE FUNCTION purge_audit(of_sequence bigint, of_seal bytea, at_time timestamptz, by_key bytea, mark bytea)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$

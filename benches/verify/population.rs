@@ -35,14 +35,14 @@ pub(crate) struct Population {
     pub(crate) wrong: Vec<String>,
     /// Well-formed secrets of ids that do not exist.
     pub(crate) unknown: Vec<String>,
-    /// The durable hashes of the first token, shared by all others, and of the caller.
+    /// The durable hashes of the first token, shared by all others, and of the caller, in hexadecimal digits.
     pub(crate) durable_hash: String,
     caller_hash: String,
 }
 
 impl Population {
     /// Generates the secrets, or reads those of existing data.
-    pub(crate) fn prepare(postgres: &Postgres, asked: u32) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(postgres: &Postgres, verified: u32) -> anyhow::Result<Self> {
         let file = postgres.directory().join("bench-secrets");
         let kept = fs::read_to_string(&file).unwrap_or_default();
         let mut kept = kept.lines().map(str::to_owned);
@@ -52,7 +52,7 @@ impl Population {
         } else {
             let key = Keyring::generate_entry(randomness)?.expose_secret().to_owned();
             let caller = render(TokenId::generate(EPOCH_MILLIS, randomness)?)?;
-            let made = invent(asked)?;
+            let made = invent(verified)?;
             fs::write(&file, format!("{key}\n{caller}\n{}\n", made.join("\n")))?;
             (key, caller, made)
         };
@@ -64,8 +64,8 @@ impl Population {
             secrets.iter().map(|_| render(TokenId::generate(EPOCH_MILLIS / 2, &mut clock::randomness())?));
         let unknown = unknown.collect::<anyhow::Result<_>>()?;
         let mut hash = |secret| anyhow::Ok(DurableHash::compute(secret, DurableCost::default(), randomness)?);
-        let durable_hash = hash(&first)?.as_str().to_owned();
-        let caller_hash = hash(&Secret::parse(&caller, &Prefix::default())?)?.as_str().to_owned();
+        let durable_hash = hex::encode(hash(&first)?.as_bytes());
+        let caller_hash = hex::encode(hash(&Secret::parse(&caller, &Prefix::default())?)?.as_bytes());
         Ok(Self { key, caller, secrets, wrong, unknown, durable_hash, caller_hash })
     }
 
@@ -102,7 +102,7 @@ impl Population {
     }
 
     async fn copy(&self, connection: &mut PgConnection, others: u32) -> anyhow::Result<()> {
-        let (asked, others) = (self.secrets.len() as u64, u64::from(others));
+        let (verified, others) = (self.secrets.len() as u64, u64::from(others));
         let keyring = Keyring::parse(&self.key)?;
         let mut rows =
             Rows { text: String::with_capacity(COPY_CHUNK + 4096), keyring, hash: &self.caller_hash };
@@ -110,12 +110,12 @@ impl Population {
         rows.known(&self.caller, "{tokend:verify,tokend:write}")?;
         rows.hash = &self.durable_hash;
         let mut secrets = self.secrets.iter();
-        for number in 0..asked + others {
+        for number in 0..verified + others {
             // Spread evenly, in proportion to the requested ones so far.
-            if (number + 1) * asked / (asked + others) > number * asked / (asked + others) {
+            if (number + 1) * verified / (verified + others) > number * verified / (verified + others) {
                 rows.known(secrets.next().context("too few secrets")?, SCOPES)?;
             } else {
-                rows.other(number, EPOCH_MILLIS + number * SPAN_MILLIS / (asked + others))?;
+                rows.other(number, EPOCH_MILLIS + number * SPAN_MILLIS / (verified + others))?;
             }
             if rows.text.len() > COPY_CHUNK {
                 copy.send(rows.text.as_bytes()).await?;
@@ -182,7 +182,7 @@ impl Rows<'_> {
         writeln!(
             self.text,
             "{id}\t{ORGANIZATION}\tuser-{user:06}\tcontinuous integration\t{scopes}\t{LABELS}\t\
-             2025-06-15T12:00:00.123456Z\tbootstrap\t2035-06-15T12:00:00.654321Z\t{hash}\t\\\\x{tag}\t\\\\x{key_id}",
+             2025-06-15T12:00:00.123456Z\tbootstrap\t2035-06-15T12:00:00.654321Z\t\\\\x{hash}\t\\\\x{tag}\t\\\\x{key_id}",
             hash = self.hash,
         )?;
         Ok(())

@@ -1,26 +1,27 @@
-//! The durable verifier: Argon2id (RFC 9106) as a PHC string, which needs no key and so survives the
-//! loss of all keys. Computed at creation, checked only when a MAC's key is gone.
+//! The durable verifier: Argon2id (RFC 9106), which needs no key and so survives the loss of all keys. Computed at
+//! creation, checked only when a MAC's key is gone.
 
 use std::fmt;
 
-use argon2::password_hash::phc::{Ident, Output, PasswordHash};
-use argon2::password_hash::{self, PasswordHasher as _, PasswordVerifier as _};
 use argon2::{Algorithm, Argon2, Params, Version};
 use rand::TryCryptoRng;
+use subtle::ConstantTimeEq as _;
 
 use super::Secret;
 
 const DOMAIN: &[u8] = b"tokend/argon2/1";
 const COVERED: usize = DOMAIN.len() + 48;
 const SALT: usize = 16;
-const PARAMS: [Ident; 3] = [Ident::new_unwrap("m"), Ident::new_unwrap("t"), Ident::new_unwrap("p")];
+const OUTPUT: usize = Params::DEFAULT_OUTPUT_LEN;
+/// Stands first in a stored hash: Argon2id of version 19, as [`DurableHash::as_bytes`] says.
+const ARGON2ID_19: u8 = 1;
 
 /// The cost of one hash. The default is OWASP's: 19 MiB, two passes, one lane; about 16 ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DurableCost {
     memory_kib: u32,
-    iterations: u32,
-    parallelism: u32,
+    iterations: u16,
+    parallelism: u8,
 }
 
 /// Why a durable hash could not be computed or checked.
@@ -29,9 +30,10 @@ pub enum DurableError {
     /// The costs are outside Argon2's limits.
     #[error("argon2 does not accept these costs")]
     Cost(#[source] argon2::Error),
-    /// The stored text is not what this crate writes: a PHC string of Argon2id, version 19, with m, t,
-    /// p once each in this order, a salt and 32 bytes. Omits the parser's error, which may repeat the
-    /// text.
+    /// The costs are outside the limits of what is stored.
+    #[error("at most 65535 iterations and 255 lanes")]
+    Large,
+    /// The stored bytes are not what this crate writes.
     #[error("the stored hash is not argon2id of version 19 as tokend writes it")]
     Foreign,
     /// Checking the stored hash would cost more than is configured.
@@ -42,16 +44,18 @@ pub enum DurableError {
     Randomness(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Argon2 failed.
     #[error("argon2 failed")]
-    Failed(#[source] password_hash::Error),
+    Failed(#[source] argon2::Error),
 }
 
 impl DurableCost {
     /// Accepts costs within Argon2's limits: memory in KiB, passes, and lanes.
     ///
     /// # Errors
-    /// [`DurableError::Cost`].
+    /// [`DurableError::Cost`] and [`DurableError::Large`].
     pub fn new(memory_kib: u32, iterations: u32, parallelism: u32) -> Result<Self, DurableError> {
         Params::new(memory_kib, iterations, parallelism, None).map_err(DurableError::Cost)?;
+        let iterations = iterations.try_into().map_err(|_| DurableError::Large)?;
+        let parallelism = parallelism.try_into().map_err(|_| DurableError::Large)?;
         Ok(Self { memory_kib, iterations, parallelism })
     }
 
@@ -63,25 +67,29 @@ impl DurableCost {
 
     /// Returns how many passes a hash makes.
     #[must_use]
-    pub const fn iterations(self) -> u32 {
+    pub const fn iterations(self) -> u16 {
         self.iterations
     }
 
     /// Returns how many lanes a hash has.
     #[must_use]
-    pub const fn parallelism(self) -> u32 {
+    pub const fn parallelism(self) -> u8 {
         self.parallelism
     }
 
-    fn argon2(self) -> Result<Argon2<'static>, DurableError> {
-        let params = Params::new(self.memory_kib, self.iterations, self.parallelism, None);
-        Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params.map_err(DurableError::Cost)?))
+    fn output(self, secret: &Secret, salt: &[u8; SALT]) -> Result<[u8; OUTPUT], DurableError> {
+        let params = Params::new(self.memory_kib, self.iterations.into(), self.parallelism.into(), None);
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.map_err(DurableError::Cost)?);
+        let covered = secret.covered::<COVERED>(DOMAIN);
+        let mut output = [0; OUTPUT];
+        argon2.hash_password_into(covered.as_slice(), salt, &mut output).map_err(DurableError::Failed)?;
+        Ok(output)
     }
 
-    fn allows(self, params: &Params) -> bool {
-        params.m_cost() <= self.memory_kib
-            && params.t_cost() <= self.iterations
-            && params.p_cost() <= self.parallelism
+    fn allows(self, other: Self) -> bool {
+        other.memory_kib <= self.memory_kib
+            && other.iterations <= self.iterations
+            && other.parallelism <= self.parallelism
     }
 }
 
@@ -91,20 +99,21 @@ impl Default for DurableCost {
     }
 }
 
-/// A durable verifier, as the stored PHC string. Its Debug output reveals nothing.
+/// A durable verifier, as it is stored: 56 bytes. Its Debug output reveals nothing.
 #[derive(Clone)]
-pub struct DurableHash(String);
+pub struct DurableHash(Vec<u8>);
 
 impl DurableHash {
-    /// Wraps a stored PHC string; it is checked when it is used.
+    /// Wraps stored bytes; they are checked when they are used.
     #[must_use]
-    pub fn from_phc(phc: String) -> Self {
-        Self(phc)
+    pub fn from_bytes(stored: Vec<u8>) -> Self {
+        Self(stored)
     }
 
-    /// Returns the PHC string.
+    /// Returns the bytes to store: 1, the memory in KiB (4 bytes, big-endian), the passes (2), the lanes (1), the salt
+    /// (16) and Argon2's output (32).
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
@@ -119,44 +128,37 @@ impl DurableHash {
     {
         let mut salt = [0; SALT];
         randomness.try_fill_bytes(&mut salt).map_err(|error| DurableError::Randomness(Box::new(error)))?;
-        let covered = secret.covered::<COVERED>(DOMAIN);
-        let hash: PasswordHash = cost
-            .argon2()?
-            .hash_password_with_salt(covered.as_slice(), &salt)
-            .map_err(DurableError::Failed)?;
-        Ok(Self(hash.to_string()))
+        let output = cost.output(secret, &salt)?;
+        let DurableCost { memory_kib, iterations, parallelism } = cost;
+        let (memory_kib, iterations) = (memory_kib.to_be_bytes(), iterations.to_be_bytes());
+        Ok(Self([&[ARGON2ID_19], &memory_kib[..], &iterations, &[parallelism], &salt, &output].concat()))
     }
 
-    /// Returns whether this is the hash of the secret. Takes as long as computing it, unless it is
-    /// rejected.
+    /// Returns whether this is the hash of the secret; compares in constant time. Takes as long as computing it, unless
+    /// it is rejected.
     ///
     /// # Errors
     /// [`DurableError::Foreign`] and [`DurableError::TooCostly`], before any work is done;
     /// [`DurableError::Failed`].
     pub fn verify(&self, secret: &Secret, limit: DurableCost) -> Result<bool, DurableError> {
-        let hash = PasswordHash::new(&self.0).map_err(|_| DurableError::Foreign)?;
-        if hash.algorithm != Algorithm::Argon2id.ident()
-            || hash.version != Some(Version::V0x13.into())
-            || hash.salt.is_none()
-            || hash.hash.as_ref().map(Output::len) != Some(Params::DEFAULT_OUTPUT_LEN)
-            // Argon2's parser would fill in a missing cost, use the last of two, and accept keyid and
-            // data.
-            || !hash.params.iter().map(|(name, _)| name).eq(PARAMS)
-        {
-            return Err(DurableError::Foreign);
-        }
-        let params = Params::try_from(&hash).map_err(|_| DurableError::Foreign)?;
-        if !limit.allows(&params) {
+        let (cost, salt, output) = parse(&self.0).ok_or(DurableError::Foreign)?;
+        if !limit.allows(cost) {
             return Err(DurableError::TooCostly);
         }
-        let covered = secret.covered::<COVERED>(DOMAIN);
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        match argon2.verify_password(covered.as_slice(), &hash) {
-            Ok(()) => Ok(true),
-            Err(password_hash::Error::PasswordInvalid) => Ok(false),
-            Err(error) => Err(DurableError::Failed(error)),
-        }
+        Ok(cost.output(secret, salt)?.ct_eq(output).into())
     }
+}
+
+/// Reads the parts of a stored hash; `None`: it is not what [`DurableHash::compute`] gives.
+fn parse(stored: &[u8]) -> Option<(DurableCost, &[u8; SALT], &[u8; OUTPUT])> {
+    let (&kind, rest) = stored.split_first()?;
+    let (memory_kib, rest) = rest.split_first_chunk()?;
+    let (iterations, rest) = rest.split_first_chunk()?;
+    let (&parallelism, rest) = rest.split_first()?;
+    let (salt, output) = rest.split_first_chunk()?;
+    let (memory_kib, iterations) = (u32::from_be_bytes(*memory_kib), u16::from_be_bytes(*iterations));
+    let cost = DurableCost::new(memory_kib, iterations.into(), parallelism.into()).ok()?;
+    Some((cost, salt, output.try_into().ok()?)).filter(|_| kind == ARGON2ID_19)
 }
 
 impl fmt::Debug for DurableHash {

@@ -165,7 +165,7 @@ impl Store {
         self.within(async {
             let row = sqlx::query!(
                 r#"SELECT mac AS "mac!: Lenient<Vec<u8>>", mac_key_id AS "mac_key_id!: Lenient<Vec<u8>>",
-                       durable_hash AS "durable_hash!: Lenient<String>"
+                       durable_hash AS "durable_hash!: Lenient<Vec<u8>>"
                    FROM tokens WHERE id = $1"#,
                 rows::uuid(id)
             )
@@ -175,7 +175,7 @@ impl Store {
                 let unreadable = |column| unreadable_token(rows::uuid(id), column);
                 let mac = rows::mac(row.mac_key_id, row.mac).map_err(unreadable)?;
                 let hash = row.durable_hash.read("durable_hash").map_err(unreadable)?;
-                Ok((mac, DurableHash::from_phc(hash)))
+                Ok((mac, DurableHash::from_bytes(hash)))
             })
             .transpose()
         })

@@ -66,7 +66,7 @@ impl Transaction {
             token.created_by.to_string(),
             token.expire_time,
             token.rotated_from.map(rows::uuid),
-            new.durable_hash.as_str(),
+            new.durable_hash.as_bytes(),
             &new.mac.tag,
             &new.mac.key_id.to_bytes(),
             token.grant.as_ref().map(|grant| Json(GrantColumn::from(grant))) as _,

@@ -22,7 +22,7 @@ async fn fill(database: &Database, users: usize) {
         "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
             durable_hash, mac, mac_key_id)
         SELECT gen_random_uuid(), 'default', 'user-' || n % {users}, 'n', '{{}}', '{{}}',
-            now() - n * interval '1 s', 'bootstrap', '$argon2id$', decode(repeat('00', 32), 'hex'),
+            now() - n * interval '1 s', 'bootstrap', decode(repeat('00', 56), 'hex'), decode(repeat('00', 32), 'hex'),
             decode(repeat('00', 8), 'hex')
         FROM generate_series(1, {TOKENS}) AS n"
     );

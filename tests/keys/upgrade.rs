@@ -79,7 +79,7 @@ const ROWS: [(i64, &str); 5] = [
         2,
         "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
              durable_hash, mac, mac_key_id)
-         VALUES (gen_random_uuid(), 'o', 'u', 'n', '{}', '{}', now(), 'bootstrap', '$argon2id$', sha256(''),
+         VALUES (gen_random_uuid(), 'o', 'u', 'n', '{}', '{}', now(), 'bootstrap', decode(repeat('00', 56), 'hex'), sha256(''),
              '\\x0000000000000000')",
     ),
     (3, "UPDATE tokens SET name = 'm'"),

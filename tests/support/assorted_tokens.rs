@@ -12,7 +12,7 @@ pub(crate) async fn tokens_of_all_sorts(database: &Database) {
             '{}', now() - (n % 60) * interval '1 day', 'bootstrap',
             CASE n % 7 WHEN 0 THEN NULL WHEN 1 THEN now() - interval '1 hour' + (n % 60) * interval '1 second'
                 ELSE now() + (n % 50) * interval '1 day' + interval '1 hour' END,
-            '$argon2id$', decode(repeat('00', 32), 'hex'), decode(repeat('00', 8), 'hex')
+            decode(repeat('00', 56), 'hex'), decode(repeat('00', 32), 'hex'), decode(repeat('00', 8), 'hex')
         FROM generate_series(1, 700) AS n WHERE n % 7 <> 1 OR n % 60 > 0";
     database.execute(make).await;
     let revoke = "UPDATE tokens SET revoke_time = now(), revoke_reason = 'earlier' WHERE user_id = 'user-5'";

@@ -24,7 +24,7 @@ pub(crate) struct Argon2 {
 impl Argon2 {
     pub(crate) fn from_environment() -> anyhow::Result<Self> {
         Ok(Self {
-            hash: DurableHash::from_phc(variable(DURABLE_HASH)?),
+            hash: DurableHash::from_bytes(hex::decode(variable(DURABLE_HASH)?)?),
             reply: hex::decode(variable(REPLY)?)?.into(),
             permits: Arc::new(Semaphore::new(available_parallelism()?.get())),
         })

@@ -23,7 +23,7 @@ pub(crate) const ROLE: &str = "TOKEND_BENCH_ROLE";
 pub(crate) const LISTEN: &str = "TOKEND_BENCH_LISTEN";
 /// The environment variable with the ceiling's response, in hexadecimal digits.
 pub(crate) const REPLY: &str = "TOKEND_BENCH_REPLY";
-/// The environment variable with the PHC string that the Argon2id server checks.
+/// The environment variable with the hash, in hexadecimal digits, that the Argon2id server checks.
 pub(crate) const DURABLE_HASH: &str = "TOKEND_BENCH_DURABLE_HASH";
 
 /// Serves in a role until the process is ended.
