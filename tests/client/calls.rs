@@ -18,8 +18,8 @@ use crate::support::{eventually, in_time};
 
 #[tokio::test]
 async fn the_life_of_a_token_with_typed_calls() {
-    let replica = Replica::start().await;
-    let client = root(&replica);
+    let replica = Replica::shared().await;
+    let client = root(replica);
     let networks = Networks::new(vec![Network::parse("192.0.2.0/24").unwrap()]).unwrap();
     let new = with(NewToken::new("ada", "laptop", Expiration::After(Duration::from_hours(1))), |it| {
         it.organization_id = Some("acme".to_owned());
@@ -189,8 +189,8 @@ async fn changes_after_a_position_are_reported() {
 
 #[tokio::test]
 async fn a_refusal_names_what_it_is_about() {
-    let replica = Replica::start().await;
-    let client = root(&replica);
+    let replica = Replica::shared().await;
+    let client = root(replica);
 
     let nobody = client.create_token(NewToken::new("", "", Expiration::Never)).await.unwrap_err();
     assert_eq!((nobody.kind(), nobody.reason()), (ErrorKind::Invalid, Some(ErrorReason::InvalidField)));

@@ -92,14 +92,14 @@ fn challenge(text: &str) -> Option<String> {
 
 #[tokio::test]
 async fn an_axum_guard_admits_exactly_what_tokend_admits() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut admin = replica.root();
     let reader: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
     let gone: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
     revoked(&mut admin, &gone.id, "").await;
     let invalid = || challenge(r#"Bearer error="invalid_token""#);
 
-    for verifier in verifiers(&replica) {
+    for verifier in verifiers(replica) {
         let address = serve(guard(verifier)).await;
         let bearer = format!("Bearer {}", reader.secret);
         // Asked of tokend the first time, later perhaps not.
@@ -127,9 +127,9 @@ async fn an_axum_guard_admits_exactly_what_tokend_admits() {
 
 #[tokio::test]
 async fn paths_without_a_rule_are_closed_if_configured() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let reader: Made = created_with(&mut replica.root(), "acme", &["repo:read"]).await.into();
-    let closed = Guard::new(Verifier::unary(root(&replica)))
+    let closed = Guard::new(Verifier::unary(root(replica)))
         .require_at("/", ["repo:read"])
         .unwrap()
         .open_at("/health")
@@ -146,7 +146,7 @@ async fn paths_without_a_rule_are_closed_if_configured() {
 
 #[tokio::test]
 async fn the_client_address_is_checked_if_it_is_known() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut admin = replica.root();
     let mut bound = async |network: &str| {
         let request = tokend::api::proto::CreateTokenRequest {
@@ -158,7 +158,7 @@ async fn the_client_address_is_checked_if_it_is_known() {
     };
     let (here, elsewhere) = (bound("127.0.0.0/8").await, bound("192.0.2.0/24").await);
 
-    for verifier in verifiers(&replica) {
+    for verifier in verifiers(replica) {
         let address = serve(guard(verifier.clone())).await;
         for _ in 0..3 {
             assert_eq!(get_with(address, "/", &[&here]).await.status, 200);
@@ -216,13 +216,13 @@ async fn check(channel: &Channel, credential: Option<&str>) -> Result<(), Status
 
 #[tokio::test]
 async fn a_tonic_guard_admits_exactly_what_tokend_admits_and_refuses_with_grpc_codes() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut admin = replica.root();
     let reader: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
     let other: Made = created_with(&mut admin, "acme", &["repo:write"]).await.into();
     let bearer = |token: &Made| format!("Bearer {}", token.secret);
 
-    for verifier in verifiers(&replica) {
+    for verifier in verifiers(replica) {
         let guarded = Guard::new(verifier).require_at("/grpc.health.v1.Health/Check", ["repo:read"]).unwrap();
         let channel = serve_grpc(guarded).await;
         let refused = async |credential: Option<String>| {
@@ -244,9 +244,9 @@ async fn a_tonic_guard_admits_exactly_what_tokend_admits_and_refuses_with_grpc_c
 
 #[tokio::test]
 async fn a_revoked_token_is_refused_by_every_kind_of_verifier() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut admin = replica.root();
-    for verifier in verifiers(&replica) {
+    for verifier in verifiers(replica) {
         let reader: Made = created_with(&mut admin, "acme", &["repo:read"]).await.into();
         let address = serve(guard(verifier)).await;
         let bearer = format!("Bearer {}", reader.secret);

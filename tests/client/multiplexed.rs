@@ -42,15 +42,15 @@ async fn all_are_answered(verifier: &Verifier, tokens: &[(Made, Verdict)]) {
 
 #[tokio::test]
 async fn each_request_gets_its_own_response() {
-    let replica = Replica::start().await;
-    let tokens = some(&replica).await;
+    let replica = Replica::shared().await;
+    let tokens = some(replica).await;
 
-    all_are_answered(&Verifier::multiplexed(root(&replica)).unwrap(), &tokens).await;
+    all_are_answered(&Verifier::multiplexed(root(replica)).unwrap(), &tokens).await;
 }
 
 #[tokio::test]
 async fn requests_beyond_the_limit_wait_in_order() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let token = made(&mut replica.root()).await;
     let client = Connection::to(format!("http://{}", replica.address))
         .secret((&*replica.installation.root_secret).into())
@@ -103,7 +103,7 @@ async fn a_draining_replica_is_replaced_by_the_next_one() {
 
 #[tokio::test]
 async fn a_request_that_ends_the_stream_fails_no_other() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut admin = replica.root();
     let caller = created_with(&mut admin, "acme", &["tokend:verify"]).await;
     let own: Made = created_with(&mut admin, "acme", &[]).await.into();

@@ -55,8 +55,8 @@ fn is_refused_over_http(reply: &Reply, content_type: &str) {
 
 #[tokio::test]
 async fn a_request_that_is_not_grpc_is_refused_with_an_http_status() {
-    let replica = Replica::start().await;
-    let guarded = Router::new().fallback(get(who).post(who)).layer(guard(&replica));
+    let replica = Replica::shared().await;
+    let guarded = Router::new().fallback(get(who).post(who)).layer(guard(replica));
     let address = serve(guarded).await;
     for content_type in [
         "application/grpcX",
@@ -89,12 +89,12 @@ async fn a_request_that_is_not_grpc_is_refused_with_an_http_status() {
 
 #[tokio::test]
 async fn a_rule_in_a_nested_router_may_name_the_whole_or_the_remaining_path() {
-    let replica = Replica::start().await;
-    let (reader, admin) = (bearer(&replica, &["repo:read"]).await, bearer(&replica, &["repo:*"]).await);
+    let replica = Replica::shared().await;
+    let (reader, admin) = (bearer(replica, &["repo:read"]).await, bearer(replica, &["repo:*"]).await);
     for rule in ["/api/admin", "/admin"] {
         let guarded = || {
             let guard =
-                guard(&replica).require(["repo:read"]).unwrap().require_at(rule, ["repo:admin"]).unwrap();
+                guard(replica).require(["repo:read"]).unwrap().require_at(rule, ["repo:admin"]).unwrap();
             Router::new().route("/admin", get(who)).route("/", get(who)).layer(guard)
         };
         for routes in [
@@ -114,9 +114,9 @@ async fn a_rule_in_a_nested_router_may_name_the_whole_or_the_remaining_path() {
 
 #[tokio::test]
 async fn an_open_path_is_not_open_in_another_nested_router() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let guarded = |open: &str| {
-        let guard = guard(&replica).open_at(open).unwrap();
+        let guard = guard(replica).open_at(open).unwrap();
         Router::new().nest("/api", Router::new().route("/health", get(async || "well")).layer(guard))
     };
     assert_eq!(send(serve(guarded("/api/health")).await, "GET", "/api/health", &[], "").await.status, 200);
@@ -125,9 +125,9 @@ async fn an_open_path_is_not_open_in_another_nested_router() {
 
 #[tokio::test]
 async fn no_other_spelling_of_a_path_bypasses_a_rule() {
-    let replica = Replica::start().await;
-    let reader = bearer(&replica, &["repo:read"]).await;
-    let guard = guard(&replica).require(["repo:read"]).unwrap();
+    let replica = Replica::shared().await;
+    let reader = bearer(replica, &["repo:read"]).await;
+    let guard = guard(replica).require(["repo:read"]).unwrap();
     let guard = guard.require_at("/v1/admin", ["repo:admin"]).unwrap().open_at("/health").unwrap();
     // The service behind the guard may read paths in any way.
     let address = serve(Router::new().fallback(get(async || "in")).layer(guard)).await;
@@ -164,13 +164,13 @@ async fn no_other_spelling_of_a_path_bypasses_a_rule() {
 
 #[tokio::test]
 async fn stacked_guards_must_all_admit_a_request() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let (reader, both) =
-        (bearer(&replica, &["repo:read"]).await, bearer(&replica, &["repo:read", "user:read"]).await);
-    let inner = || guard(&replica).require(["user:read"]).unwrap();
-    let outer = || guard(&replica).require(["repo:read"]).unwrap();
-    for outer in [outer(), outer().leave_credential(), guard(&replica).open_at("/").unwrap()] {
-        let routes = Router::new().route("/", get(who)).layer(inner()).layer(guard(&replica)).layer(outer);
+        (bearer(replica, &["repo:read"]).await, bearer(replica, &["repo:read", "user:read"]).await);
+    let inner = || guard(replica).require(["user:read"]).unwrap();
+    let outer = || guard(replica).require(["repo:read"]).unwrap();
+    for outer in [outer(), outer().leave_credential(), guard(replica).open_at("/").unwrap()] {
+        let routes = Router::new().route("/", get(who)).layer(inner()).layer(guard(replica)).layer(outer);
         let address = serve(routes).await;
         let reply = send(address, "GET", "/", &[("authorization", &both)], "").await;
         assert_eq!((reply.status, &*reply.body), (200, "ada false"));
@@ -185,11 +185,11 @@ async fn stacked_guards_must_all_admit_a_request() {
 
 #[tokio::test]
 async fn the_credential_is_removed_on_open_paths_too() {
-    let replica = Replica::start().await;
-    let reader = bearer(&replica, &["repo:read"]).await;
+    let replica = Replica::shared().await;
+    let reader = bearer(replica, &["repo:read"]).await;
     for (guard, comes) in [
-        (guard(&replica).open_at("/").unwrap(), "false"),
-        (guard(&replica).open_at("/").unwrap().leave_credential(), "true"),
+        (guard(replica).open_at("/").unwrap(), "false"),
+        (guard(replica).open_at("/").unwrap().leave_credential(), "true"),
     ] {
         let address = serve(Router::new().route("/", get(credential_comes_along)).layer(guard)).await;
         for value in [&*reader, "Bearer nonsense", "Basic YTpi"] {

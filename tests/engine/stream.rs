@@ -62,7 +62,7 @@ impl Stream {
 
 #[tokio::test]
 async fn answers_come_in_order_whatever_they_wait_for() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let (hit, gone) = (cached(&mut root).await, made(&mut root).await);
     revoked(&mut root, &gone.id, "").await;
@@ -99,7 +99,7 @@ async fn answers_come_in_order_whatever_they_wait_for() {
 
 #[tokio::test]
 async fn requests_that_arrive_together_each_get_their_own_answer() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let mut tokens = Vec::new();
     for _ in 0..40 {
@@ -129,7 +129,7 @@ async fn requests_that_arrive_together_each_get_their_own_answer() {
 
 #[tokio::test]
 async fn a_token_revoked_between_two_bursts_is_refused_in_the_second() {
-    let replica = Replica::start().await;
+    let replica = Replica::shared().await;
     let mut root = replica.root();
     let mut tokens = Vec::new();
     for _ in 0..20 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokend::secret::Keyring;
 use tokend::store::{CheckedSeal, Finding, SealWalk, Store};
+use tokio::sync::OnceCell;
 
 use crate::support::client::{created, ordinary, revoked};
 use crate::support::database::Database;
@@ -54,16 +55,24 @@ async fn seal_more(replica: &Replica, ring: &Keyring) {
     .await;
 }
 
-/// Starts a replica and waits for two seals, of several events each.
+/// Starts a replica of an installation with two seals, of several events each.
 async fn sealed() -> (Replica, Arc<Keyring>) {
-    let installation = Installation::new().await;
+    static MADE: OnceCell<Installation> = OnceCell::const_new();
+    let made = MADE
+        .get_or_init(async || {
+            let replica = Replica::start().await;
+            let installation = replica.installation.clone();
+            for _ in 1..=2 {
+                seal_more(&replica, &installation.config().keyring).await;
+            }
+            replica.shut_down().outcome().await.unwrap();
+            installation
+        })
+        .await;
+    let installation = Installation { database: made.database.copied().await, ..made.clone() };
     let config = installation.config();
     let ring = Arc::clone(&config.keyring);
-    let replica = installation.serve(config).await;
-    for _ in 1..=2 {
-        seal_more(&replica, &ring).await;
-    }
-    (replica, ring)
+    (installation.serve(config).await, ring)
 }
 
 /// Inserts a seal made without a key, after the newest, that covers every future event.

@@ -5,8 +5,10 @@ use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
 /// What no status may ever contain: SQL, SQLSTATEs, names of files and of crates.
-const INTERNALS: [&str; 11] =
-    ["SELECT", "INSERT", "UPDATE ", "relation", "column", "42P01", "08006", ".rs", "sqlx", "/tmp", "socket"];
+const INTERNALS: [&str; 12] = [
+    "SELECT", "INSERT", "UPDATE ", "relation", "column", "42P01", "08006", ".rs", "sqlx", "/tmp", "/dev/shm",
+    "socket",
+];
 
 /// Checks that a call was refused with this code and reason, and with the details that belong to them.
 #[track_caller]
