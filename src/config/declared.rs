@@ -18,9 +18,9 @@ use super::database_url::DatabaseUrl;
 use super::precedence::Precedence;
 use super::setting::{Commands, Setting, Values, relative_to, settings};
 use super::values::{
-    CacheBytes, ConnectionAge, ConsoleListen, DatabasePooling, DrainTimeout, ExpiryWarnings, LastUseInterval,
-    LogFilter, MaxStaleness, OutageGrace, ResponseMemoryBytes, SampleRatio, Switch, TokenRetention,
-    TrustedProxies,
+    CacheBytes, ConnectionAge, ConsoleListen, DatabasePooling, DrainTimeout, ExpiryWarnings, KeyringText,
+    LastUseInterval, LogFilter, MaxStaleness, OutageGrace, ResponseMemoryBytes, SampleRatio, Switch,
+    TokenRetention, TrustedProxies,
 };
 use crate::telemetry::LogFormat;
 
@@ -206,12 +206,17 @@ settings! {
 
     WithDatabase "Secrets" {
         /// File with the keys of the fast verifiers: one on each line as `tokend keygen` prints it, the first
-        /// is primary; only its owner may read it. Instead of a file, TOKEND_KEYS may hold the same text
+        /// is primary; only its owner may read it
         keyring: PathBuf as "FILE" else "the one in the data directory; none with a database URL";
 
         /// What secrets begin with: a lower-case letter, then 1 to 15 lower-case letters or digits. The first
         /// migration fixes it permanently
         secret_prefix: String as "PREFIX" = "tokd";
+    }
+
+    Variable "Secrets" {
+        /// What such a file contains, instead of a file
+        @skip keys: KeyringText as "KEYS";
     }
 
     Hashing "Secrets" {

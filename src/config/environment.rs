@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::str::FromStr;
 
+use zeroize::Zeroizing;
+
 use super::ConfigError;
 
 /// The account that the process runs under.
@@ -71,7 +73,8 @@ impl Environment {
         T: FromStr,
         T::Err: std::error::Error + Send + Sync + 'static,
     {
-        let Some(text) = self.text(name)? else {
+        // It may be a secret.
+        let Some(text) = self.text(name)?.map(Zeroizing::new) else {
             return Ok(None);
         };
         match text.parse() {

@@ -54,7 +54,7 @@ impl Selection for Serve {
     type Settings = PartialSettings;
 
     fn flag(setting: &Setting) -> Option<Arg> {
-        Some(setting.argument())
+        (setting.commands != Commands::Variable).then(|| setting.argument())
     }
 }
 

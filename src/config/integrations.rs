@@ -22,10 +22,10 @@ pub(super) fn integrations(
     }
     let web_origins = web_origins(sources)?;
     let ext_authz = sources.ext_authz()?;
-    let asked = ext_authz || http_listen.is_some();
+    let served = ext_authz || http_listen.is_some();
     let demand = |flag, given: bool| {
         let why = "without --http-listen or --ext-authz, through which gateways ask";
-        ConfigError::demand(flag, asked || !given, why)
+        ConfigError::demand(flag, served || !given, why)
     };
     let trusted_proxies = sources.trusted_proxies()?.map(TrustedProxies::get).unwrap_or_default();
     // A proxy may stand before the console, too.

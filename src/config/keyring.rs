@@ -35,10 +35,8 @@ pub fn read_keyring(path: &Path) -> Result<Keyring, ConfigError> {
     if text.len() as u64 > MAX_BYTES {
         return Err(unreadable(io::Error::from(io::ErrorKind::FileTooLarge)));
     }
-    parse_keyring(&text, KeyringOrigin::File(path.to_owned()))
-}
-
-/// Parses the text of a keyring.
-pub(super) fn parse_keyring(text: &str, origin: KeyringOrigin) -> Result<Keyring, ConfigError> {
-    Keyring::parse(text).map_err(|source| ConfigError::KeyringInvalid { origin, source })
+    Keyring::parse(&text).map_err(|source| ConfigError::KeyringInvalid {
+        origin: KeyringOrigin::File(path.to_owned()),
+        source,
+    })
 }

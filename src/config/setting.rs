@@ -20,7 +20,7 @@ pub(super) enum Commands {
     Serve,
     /// Those that call a running tokend.
     Client,
-    /// None: those that call a running tokend read its variable.
+    /// None: it has only a variable.
     Variable,
 }
 

@@ -6,12 +6,11 @@ use std::path::PathBuf;
 
 use secrecy::ExposeSecret as _;
 use sqlx::postgres::PgConnectOptions;
-use zeroize::Zeroizing;
 
 use super::database_url::DatabaseUrl;
 use super::declared::{ClientCertificate, PartialSettings, Sources};
 use super::environment::{Account, Environment};
-use super::keyring::{parse_keyring, read_keyring};
+use super::keyring::read_keyring;
 use super::links::check_database;
 use super::precedence::FILE;
 use super::setting::{Setting, Values as _};
@@ -64,14 +63,16 @@ impl<'a> Sources<'a> {
     pub(super) fn keyring_and_file(&mut self) -> Result<Option<(Keyring, Option<PathBuf>)>, ConfigError> {
         let by_flag = self.flags.keyring.is_some();
         let path = self.keyring()?;
-        let text = if by_flag { None } else { self.environment.text("TOKEND_KEYS")? };
-        let Some(text) = text.map(Zeroizing::new) else {
+        let by_variable = path.is_some() && self.origin != Some(FILE);
+        let text = if by_flag { None } else { self.keys()? };
+        let Some(text) = text else {
             return path.map(|path| Ok((read_keyring(&path)?, Some(path)))).transpose();
         };
-        if path.is_some() && self.origin != Some(FILE) {
+        if by_variable {
             return Err(ConfigError::TwoKeyrings);
         }
-        Ok(Some((parse_keyring(&text, KeyringOrigin::Environment)?, None)))
+        let invalid = |source| ConfigError::KeyringInvalid { origin: KeyringOrigin::Environment, source };
+        Ok(Some((text.parse().map_err(invalid)?, None)))
     }
 
     /// Returns the keyring given by flag, variable, text or file, if any.

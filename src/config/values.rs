@@ -1,17 +1,20 @@
 //! Setting types that the standard library lacks: each parses once, with its bounds. Used by flags,
 //! environment and file alike, so that the same rule applies in each. Errors do not repeat the value.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use super::durations::{DisplayDuration, DurationProblem, parse_duration};
 use crate::domain::{Network, Networks};
+use crate::secret::{Keyring, KeyringError};
 use crate::store::Pooling;
 use crate::telemetry::LogFormat;
 
@@ -344,6 +347,25 @@ impl FromStr for Switch {
             "false" | "0" => Ok(Self(false)),
             _ => Err(ValueError::Switch),
         }
+    }
+}
+
+/// The text of a keyring; it is parsed where the keyring is needed. No `Debug`, and erased.
+#[derive(Clone)]
+pub(super) struct KeyringText(SecretString);
+
+impl FromStr for KeyringText {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.into()))
+    }
+}
+
+impl KeyringText {
+    /// Parses it.
+    pub(super) fn parse(&self) -> Result<Keyring, KeyringError> {
+        Keyring::parse(self.0.expose_secret())
     }
 }
 

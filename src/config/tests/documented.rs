@@ -71,6 +71,8 @@ impl List {
         }
         if setting.commands == Commands::Variable {
             cells[0].clear();
+            // The server's file has no secret.
+            cells[2].clear();
         }
         if self == Self::Client {
             cells.remove(2);
