@@ -3,17 +3,13 @@
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rand::TryCryptoRng;
 use secrecy::SecretString;
-use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
 
-const CODE: usize = 16;
+use super::random::RandomBytes;
 
 /// The code of a link. Its Debug output reveals nothing.
-pub struct LinkCode(Zeroizing<[u8; CODE]>);
+pub struct LinkCode(RandomBytes<16>);
 
 impl LinkCode {
     /// Generates a new code.
@@ -21,9 +17,7 @@ impl LinkCode {
     /// # Errors
     /// Those of the random generator.
     pub fn generate<R: TryCryptoRng>(randomness: &mut R) -> Result<Self, R::Error> {
-        let mut bytes = Zeroizing::new([0; CODE]);
-        randomness.try_fill_bytes(bytes.as_mut_slice())?;
-        Ok(Self(bytes))
+        RandomBytes::generate(randomness).map(Self)
     }
 
     /// Parses a code as people paste it: alone, or with the address that it stands in. `None` for anything but the
@@ -31,22 +25,19 @@ impl LinkCode {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
-        let text = text.rsplit_once('#').map_or(text, |(_, fragment)| fragment);
-        let mut bytes = Zeroizing::new([0; CODE]);
-        let length = URL_SAFE_NO_PAD.decode_slice(text, bytes.as_mut_slice()).ok()?;
-        (length == CODE).then_some(Self(bytes))
+        RandomBytes::parse(text.rsplit_once('#').map_or(text, |(_, fragment)| fragment)).map(Self)
     }
 
     /// Returns the text for the link.
     #[must_use]
     pub fn render(&self) -> SecretString {
-        URL_SAFE_NO_PAD.encode(self.0.as_slice()).into()
+        self.0.render()
     }
 
-    /// Returns the hash by which the link's row is found. It needs no salt: nobody guesses 128 random bits.
+    /// Returns the hash by which the link's row is found.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        Sha256::digest(self.0.as_slice()).into()
+        self.0.hash()
     }
 }
 
@@ -59,12 +50,13 @@ impl fmt::Debug for LinkCode {
 #[cfg(test)]
 mod tests {
     use secrecy::ExposeSecret as _;
+    use zeroize::Zeroizing;
 
     use super::*;
 
     #[test]
     fn a_code_reads_back_alone_and_with_its_address_and_nothing_else_is_one() {
-        let code = LinkCode(Zeroizing::new([0xfe; CODE]));
+        let code = LinkCode(RandomBytes(Zeroizing::new([0xfe; 16])));
         let text = code.render();
         let text = text.expose_secret();
         assert_eq!(text.len(), 22);

@@ -6,6 +6,7 @@ mod durable;
 mod keyring;
 mod link;
 pub mod private_file;
+mod random;
 mod request;
 mod seal;
 mod session;

@@ -9,20 +9,20 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rand::TryCryptoRng;
 use secrecy::SecretString;
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::RequestId;
+use super::random::RandomBytes;
 
-const KEY: usize = 32;
 const FORM_LABEL: &[u8] = b"tokend/session/form/1";
 const REQUEST_LABEL: &[u8] = b"tokend/session/request/1";
 const NOTICE_LABEL: &[u8] = b"tokend/session/notice/1";
 
 /// The key of a session. Its Debug output reveals nothing.
 #[derive(Clone)]
-pub struct SessionKey(Zeroizing<[u8; KEY]>);
+pub struct SessionKey(RandomBytes<32>);
 
 /// Identifies one form that a session was given, among all its forms. Not a secret: without the session's key
 /// nothing follows from it.
@@ -35,30 +35,25 @@ impl SessionKey {
     /// # Errors
     /// Those of the random generator.
     pub fn generate<R: TryCryptoRng>(randomness: &mut R) -> Result<Self, R::Error> {
-        let mut bytes = Zeroizing::new([0; KEY]);
-        randomness.try_fill_bytes(bytes.as_mut_slice())?;
-        Ok(Self(bytes))
+        RandomBytes::generate(randomness).map(Self)
     }
 
     /// Parses the text of a cookie; `None` for anything but 43 characters that [`Self::render`] gives.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut bytes = Zeroizing::new([0; KEY]);
-        // One byte more would not fit, and is refused.
-        let length = URL_SAFE_NO_PAD.decode_slice(text, bytes.as_mut_slice()).ok()?;
-        (length == KEY).then_some(Self(bytes))
+        RandomBytes::parse(text).map(Self)
     }
 
     /// Returns the text for the cookie.
     #[must_use]
     pub fn render(&self) -> SecretString {
-        URL_SAFE_NO_PAD.encode(self.0.as_slice()).into()
+        self.0.render()
     }
 
-    /// Returns the hash by which the session's row is found. It needs no salt: nobody guesses 256 random bits.
+    /// Returns the hash by which the session's row is found.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        Sha256::digest(self.0.as_slice()).into()
+        self.0.hash()
     }
 
     /// Returns the token that each form of the session carries.
@@ -98,7 +93,7 @@ impl SessionKey {
 
     fn derive(&self, label: &[u8], of: &[u8]) -> [u8; 32] {
         #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_slice()).expect("a key of 32 bytes");
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.0.as_slice()).expect("a key of 32 bytes");
         mac.update(label);
         mac.update(of);
         mac.finalize().into_bytes().into()
@@ -144,7 +139,7 @@ mod tests {
     use super::*;
 
     fn key(byte: u8) -> SessionKey {
-        SessionKey(Zeroizing::new([byte; KEY]))
+        SessionKey(RandomBytes(Zeroizing::new([byte; 32])))
     }
 
     #[test]

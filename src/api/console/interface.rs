@@ -50,6 +50,19 @@ pub(super) struct PageRequest {
     pub(super) body: Bytes,
 }
 
+/// Makes the handler of a page from the function that answers it, of a page of one token from a function that also takes
+/// the part of the path that names it.
+macro_rules! page {
+    ($work:path $(, $name:ident $(, $more:expr)?)?) => {
+        async |
+            axum::extract::State(console): axum::extract::State<std::sync::Arc<$crate::api::console::interface::Console>>,
+            $(axum::extract::Path($name): axum::extract::Path<String>,)?
+            page_request: $crate::api::console::interface::PageRequest,
+        | console.answer(&page_request, Box::pin($work(&console, &page_request $(, &$name $(, $more)?)?))).await
+    };
+}
+pub(super) use page;
+
 impl<S: Send + Sync> FromRequest<S> for PageRequest {
     type Rejection = StatusCode;
 

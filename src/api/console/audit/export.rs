@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
@@ -37,14 +36,7 @@ const PAGE_BYTES: usize = 2 * MAX_PAGE_BYTES;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Streams all events that the filters in the address select, newest first.
-pub(in crate::api::console) async fn stream(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(open(&console, &page_request))).await
-}
-
-async fn open(console: &Arc<Console>, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn open(console: &Arc<Console>, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Read)?;
     let Ok(request) = AuditQuery::read(&page_request.query()).parse(PAGE) else {

@@ -1,9 +1,6 @@
 //! The page of the audit log.
 
-use std::sync::Arc;
-
 use askama::Template as _;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -20,14 +17,7 @@ use crate::tokens::ActionError;
 const EVENTS: u32 = 25;
 
 /// Shows a page of the events that the filters in the address select, newest first.
-pub(in crate::api::console) async fn show(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(page(&console, &page_request))).await
-}
-
-async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let caller = visit.caller();
     caller.require(Permission::Read)?;

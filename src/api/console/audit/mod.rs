@@ -10,9 +10,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 
-use crate::api::console::interface::Console;
+use crate::api::console::interface::{Console, page};
 
 /// Returns the paths of the audit log.
 pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new().route("/audit", get(list::show)).route("/audit/events.jsonl", get(export::stream))
+    Router::new()
+        .route("/audit", get(page!(list::page)))
+        .route("/audit/events.jsonl", get(page!(export::open)))
 }

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 
-use crate::api::console::interface::Console;
+use crate::api::console::interface::{Console, page};
 
 /// Returns the paths of both.
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
-        .route("/find", get(ours::form).post(ours::submit))
-        .route("/why", get(why::form).post(why::submit))
+        .route("/find", get(page!(ours::ask)).post(page!(ours::find)))
+        .route("/why", get(page!(why::ask)).post(page!(why::judge)))
 }

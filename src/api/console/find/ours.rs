@@ -1,9 +1,6 @@
 //! "Is this ours?": which secrets and ids in a text belong to tokens of this installation. The text is kept nowhere and
 //! shown nowhere: the answer names tokens alone.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -18,28 +15,14 @@ use crate::tokens::ActionError;
 use crate::verify::ProveError;
 
 /// Shows the form.
-pub(in crate::api::console) async fn form(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
-}
-
-/// Says what is found.
-pub(in crate::api::console) async fn submit(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(find(&console, &page_request))).await
-}
-
-async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Read)?;
     console.page(&visit, StatusCode::OK, &page(console, &visit, None, 0))
 }
 
-async fn find(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Says what is found.
+pub(super) async fn find(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let fields = page_request.form();
     visit.check_form(&fields)?;

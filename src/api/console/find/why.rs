@@ -1,9 +1,6 @@
 //! "Why?": the verdict on a token that is used with some scopes from some address, and the rule that decided. Judged by
 //! the engine itself, as for Verify. A secret that is typed is shown nowhere, and its use does not count.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -31,22 +28,7 @@ const RULES: [(Verdict, &str); 7] = [
 ];
 
 /// Shows the form; the address may name a token by its id.
-pub(in crate::api::console) async fn form(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
-}
-
-/// Judges.
-pub(in crate::api::console) async fn submit(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(judge(&console, &page_request))).await
-}
-
-async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Read)?;
     console.page(&visit, StatusCode::OK, &page(&visit, &page_request.query(), Problems::default()))
@@ -65,7 +47,8 @@ fn page(visit: &Visit, fields: &Fields<'_>, problems: Problems) -> Why {
     }
 }
 
-async fn judge(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Judges.
+pub(super) async fn judge(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let fields = page_request.form();
     visit.check_form(&fields)?;

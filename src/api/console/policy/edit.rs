@@ -1,9 +1,6 @@
 //! The editor of a policy: it is checked against the tokens that there are before it can be saved, and saved only if
 //! nobody else has saved another one meanwhile.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
@@ -33,22 +30,7 @@ const CHANGED: (&str, &str) = (
 );
 
 /// Shows the policy of an organization.
-pub(in crate::api::console) async fn show(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(page(&console, &page_request))).await
-}
-
-/// Checks a policy, or saves one that was checked.
-pub(in crate::api::console) async fn submit(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(check_or_save(&console, &page_request))).await
-}
-
-async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Read)?;
     let fields = page_request.query();
@@ -109,7 +91,11 @@ fn edit(
     }
 }
 
-async fn check_or_save(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Checks a policy, or saves one that was checked.
+pub(super) async fn check_or_save(
+    console: &Console,
+    page_request: &PageRequest,
+) -> Result<Response, Failure> {
     let mut visit = console.visit(page_request).await?;
     let fields = page_request.form();
     visit.check_form(&fields)?;

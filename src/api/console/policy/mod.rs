@@ -10,9 +10,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 
-use crate::api::console::interface::Console;
+use crate::api::console::interface::{Console, page};
 
 /// Returns the paths of policies.
 pub(super) fn routes() -> Router<Arc<Console>> {
-    Router::new().route("/policy", get(edit::show).post(edit::submit))
+    Router::new().route("/policy", get(page!(edit::page)).post(page!(edit::check_or_save)))
 }

@@ -1,9 +1,6 @@
 //! Several tokens at once: revoked or disabled, after a page that lists them. Each is its own call, so some may fail
 //! while others succeed; sending the form again is safe.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
@@ -34,21 +31,7 @@ const MOST: usize = 25;
 const DONE: &str = "/tokens/chosen/done";
 
 /// Asks whether to do it.
-pub(super) async fn show(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
-}
-
-/// Does it.
-pub(super) async fn submit(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(act(&console, &page_request))).await
-}
-
-/// Shows what was done.
-pub(super) async fn show_done(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(done(&console, &page_request))).await
-}
-
-async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = opened(console, page_request).await?;
     let page = question(console, &visit, &page_request.query(), Problems::default()).await?;
     console.page(&visit, StatusCode::OK, &page)
@@ -116,7 +99,8 @@ async fn views(console: &Console, visit: &Visit, ids: &[TokenId]) -> Result<Vec<
     Ok(views)
 }
 
-async fn act(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Does it.
+pub(super) async fn act(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let fields = page_request.form();
     let mut visit = sent(console, page_request, &fields).await?;
     let mut problems = Problems::default();
@@ -196,7 +180,8 @@ fn code(error: &ActionError) -> &'static str {
     }
 }
 
-async fn done(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Shows what was done.
+pub(super) async fn done(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let fields = page_request.query();
     let results = fields.get("results");

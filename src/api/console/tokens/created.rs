@@ -1,9 +1,6 @@
 //! The secret of a new token, until Done: the page derives it from the form's nonce and the session, however often
 //! it is loaded. Done makes it unrecoverable.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use secrecy::ExposeSecret as _;
@@ -20,24 +17,11 @@ use crate::secret::{FormNonce, TokenId};
 use crate::tokens::ActionError;
 
 /// Shows the secret, if the form with this nonce has made a token, and the person is not done with it.
-pub(super) async fn show(
-    State(console): State<Arc<Console>>,
-    Path(nonce): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(page(&console, &page_request, &nonce))).await
-}
-
-/// Forgets the request, and goes to the list.
-pub(super) async fn done(
-    State(console): State<Arc<Console>>,
-    Path(nonce): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(forget(&console, &page_request, &nonce))).await
-}
-
-async fn page(console: &Console, page_request: &PageRequest, nonce: &str) -> Result<Response, Failure> {
+pub(super) async fn page(
+    console: &Console,
+    page_request: &PageRequest,
+    nonce: &str,
+) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let nonce = FormNonce::parse(nonce).ok_or(ActionError::NotFound)?;
     let request_id = visit.key.request_id(&nonce);
@@ -62,7 +46,12 @@ async fn replaced(console: &Console, visit: &Visit, id: Option<TokenId>) -> Opti
     Some(TokenView::new(&token, now, &console.prefix))
 }
 
-async fn forget(console: &Console, page_request: &PageRequest, nonce: &str) -> Result<Response, Failure> {
+/// Forgets the request, and goes to the list.
+pub(super) async fn forget(
+    console: &Console,
+    page_request: &PageRequest,
+    nonce: &str,
+) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let fields = page_request.form();
     visit.check_form(&fields)?;

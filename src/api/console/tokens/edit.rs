@@ -1,8 +1,5 @@
 //! The change of a token: its name, scopes, labels, networks and expiration.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -25,24 +22,11 @@ const STALE: &str = "Somebody else changed this token since the form was opened.
                      and the rest is as the token has it now. Look at it, and save again.";
 
 /// Shows the form.
-pub(super) async fn show(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id))).await
-}
-
-/// Changes the token.
-pub(super) async fn submit(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(save(&console, &page_request, &id))).await
-}
-
-async fn ask(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+pub(super) async fn ask(
+    console: &Console,
+    page_request: &PageRequest,
+    id: &str,
+) -> Result<Response, Failure> {
     let visit = opened(console, page_request).await?;
     let read = Subject::read(console, &visit, named(id)?).await?;
     let form = EditForm::of(&read.1);
@@ -78,7 +62,12 @@ async fn page(
     })
 }
 
-async fn save(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+/// Changes the token.
+pub(super) async fn save(
+    console: &Console,
+    page_request: &PageRequest,
+    id: &str,
+) -> Result<Response, Failure> {
     let fields = page_request.form();
     let mut visit = sent(console, page_request, &fields).await?;
     let id = named(id)?;

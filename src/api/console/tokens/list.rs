@@ -1,9 +1,6 @@
 //! The list of tokens.
 
-use std::sync::Arc;
-
 use askama::Template as _;
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -25,11 +22,7 @@ const TOKENS: u32 = 25;
 const EACH: usize = 32 << 10;
 
 /// Shows a page of the tokens that the filters in the address select.
-pub(super) async fn show(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(page(&console, &page_request))).await
-}
-
-async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let caller = visit.caller();
     let query = ListQuery::read(&page_request.query());

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
@@ -51,14 +50,7 @@ type Sender = mpsc::Sender<Result<Bytes, Infallible>>;
 
 /// Streams the changes of the tokens that the list's organization and user select, from now on or after the position
 /// of the last message.
-pub(in crate::api::console) async fn stream(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(open(&console, &page_request))).await
-}
-
-async fn open(console: &Arc<Console>, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn open(console: &Arc<Console>, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit_unseen(page_request).await?;
     visit.caller().require(Permission::See)?;
     // Without a filter that is valid there is no list either.

@@ -29,23 +29,24 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-use crate::api::console::interface::Console;
+use self::switch::{OFF, ON};
+use crate::api::console::interface::{Console, page};
 
 /// Returns the paths of tokens.
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
-        .route("/tokens", get(list::show))
-        .route("/tokens/live", get(live::stream))
-        .route("/tokens/new", get(new::show).post(new::submit))
-        .route("/tokens/created/{nonce}", get(created::show))
-        .route("/tokens/created/{nonce}/done", post(created::done))
-        .route("/tokens/chosen", get(chosen::show).post(chosen::submit))
-        .route("/tokens/chosen/done", get(chosen::show_done))
-        .route("/tokens/user", get(user::show).post(user::submit))
-        .route("/tokens/{id}", get(token::show))
-        .route("/tokens/{id}/rotate", get(rotate::show).post(rotate::submit))
-        .route("/tokens/{id}/edit", get(edit::show).post(edit::submit))
-        .route("/tokens/{id}/disable", get(switch::show_disable).post(switch::disable))
-        .route("/tokens/{id}/enable", get(switch::show_enable).post(switch::enable))
-        .route("/tokens/{id}/revoke", get(revoke::show).post(revoke::submit))
+        .route("/tokens", get(page!(list::page)))
+        .route("/tokens/live", get(page!(live::open)))
+        .route("/tokens/new", get(page!(new::form)).post(page!(new::generate)))
+        .route("/tokens/created/{nonce}", get(page!(created::page, id)))
+        .route("/tokens/created/{nonce}/done", post(page!(created::forget, id)))
+        .route("/tokens/chosen", get(page!(chosen::ask)).post(page!(chosen::act)))
+        .route("/tokens/chosen/done", get(page!(chosen::done)))
+        .route("/tokens/user", get(page!(user::ask)).post(page!(user::revoke)))
+        .route("/tokens/{id}", get(page!(token::page, id)))
+        .route("/tokens/{id}/rotate", get(page!(rotate::ask, id)).post(page!(rotate::rotate, id)))
+        .route("/tokens/{id}/edit", get(page!(edit::ask, id)).post(page!(edit::save, id)))
+        .route("/tokens/{id}/disable", get(page!(switch::ask, id, OFF)).post(page!(switch::act, id, OFF)))
+        .route("/tokens/{id}/enable", get(page!(switch::ask, id, ON)).post(page!(switch::act, id, ON)))
+        .route("/tokens/{id}/revoke", get(page!(revoke::ask, id)).post(page!(revoke::revoke, id)))
 }

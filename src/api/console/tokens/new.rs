@@ -1,9 +1,6 @@
 //! The form for a new token, and Generate. The form has a nonce; the request id of the creation follows from it and
 //! from the session, so that however often and wherever the form is sent, it makes one token.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
@@ -38,16 +35,7 @@ const PRIVILEGES: [(ReservedScope, &str); 6] = [
 ];
 
 /// Shows the form; what the address names is filled in.
-pub(super) async fn show(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(form(&console, &page_request))).await
-}
-
-/// Creates the token.
-pub(super) async fn submit(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(generate(&console, &page_request))).await
-}
-
-async fn form(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn form(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = opened(console, page_request).await?;
     let form = NewForm::prefilled(&page_request.query());
     if form.nonce().is_none() {
@@ -68,7 +56,8 @@ pub(super) fn with_nonce(page_request: &PageRequest, path: &str) -> Result<Strin
     Ok(format!("{path}?{}", query.finish()))
 }
 
-async fn generate(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Creates the token.
+pub(super) async fn generate(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let fields = page_request.form();
     let mut visit = sent(console, page_request, &fields).await?;
     let form = NewForm::posted(&fields);

@@ -1,8 +1,5 @@
 //! The revocation of a token: its reason, and a confirmation that has to be typed.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -24,24 +21,11 @@ use crate::tokens::revoke::{RevocationExtent, RevokeToken, Right};
 const CONFIRMATION: &str = "revoke";
 
 /// Asks whether to revoke a token.
-pub(super) async fn show(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id))).await
-}
-
-/// Revokes it. Sending the form again changes nothing.
-pub(super) async fn submit(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(revoke(&console, &page_request, &id))).await
-}
-
-async fn ask(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+pub(super) async fn ask(
+    console: &Console,
+    page_request: &PageRequest,
+    id: &str,
+) -> Result<Response, Failure> {
     let visit = opened(console, page_request).await?;
     let page = question(console, &visit, named(id)?, &page_request.query(), Problems::default()).await?;
     console.page(&visit, StatusCode::OK, &page)
@@ -85,7 +69,12 @@ pub(super) fn confirmed(fields: &Fields<'_>, act: Act, problems: &mut Problems) 
     reason.filter(|_| problems.is_empty())
 }
 
-async fn revoke(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+/// Revokes it. Sending the form again changes nothing.
+pub(super) async fn revoke(
+    console: &Console,
+    page_request: &PageRequest,
+    id: &str,
+) -> Result<Response, Failure> {
     let fields = page_request.form();
     let mut visit = sent(console, page_request, &fields).await?;
     let id = named(id)?;

@@ -1,9 +1,6 @@
 //! The rotation of a token. As for a new one, the form has a nonce, the request id follows from it and the session,
 //! and the successor's secret is shown by the same page until Done.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use time::Duration;
@@ -36,24 +33,11 @@ const GRACES: [(&str, &str, i64); 4] = [
 ];
 
 /// Shows the form.
-pub(super) async fn show(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id))).await
-}
-
-/// Rotates the token.
-pub(super) async fn submit(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(rotate(&console, &page_request, &id))).await
-}
-
-async fn ask(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+pub(super) async fn ask(
+    console: &Console,
+    page_request: &PageRequest,
+    id: &str,
+) -> Result<Response, Failure> {
     let visit = opened(console, page_request).await?;
     let id = named(id)?;
     let fields = page_request.query();
@@ -122,7 +106,12 @@ fn lines(id: TokenId, grace: &str, expiration_choice: &ExpirationChoice) -> Line
     expiration_choice.said(call, "").about("tokenId", &id.to_string()).lines()
 }
 
-async fn rotate(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+/// Rotates the token.
+pub(super) async fn rotate(
+    console: &Console,
+    page_request: &PageRequest,
+    id: &str,
+) -> Result<Response, Failure> {
     let fields = page_request.form();
     let mut visit = sent(console, page_request, &fields).await?;
     let id = named(id)?;

@@ -1,8 +1,5 @@
 //! Disabling a token for a while, and enabling it again.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 
@@ -20,45 +17,13 @@ use crate::domain::root::LastRoot;
 use crate::secret::TokenId;
 use crate::tokens::disable::Usability;
 
-const DISABLE: Usability = Usability::Disabled(LastRoot::Refuse);
+/// What the page for disabling does.
+pub(super) const OFF: Usability = Usability::Disabled(LastRoot::Refuse);
+/// What the page for enabling does.
+pub(super) const ON: Usability = Usability::Enabled;
 
 /// Asks whether to disable a token.
-pub(super) async fn show_disable(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id, DISABLE))).await
-}
-
-/// Disables it. Sending the form again changes nothing.
-pub(super) async fn disable(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(switch(&console, &page_request, &id, DISABLE))).await
-}
-
-/// Asks whether to enable a token.
-pub(super) async fn show_enable(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request, &id, Usability::Enabled))).await
-}
-
-/// Enables it. Sending the form again changes nothing.
-pub(super) async fn enable(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(switch(&console, &page_request, &id, Usability::Enabled))).await
-}
-
-async fn ask(
+pub(super) async fn ask(
     console: &Console,
     page_request: &PageRequest,
     id: &str,
@@ -101,7 +66,8 @@ fn lines(id: TokenId, usability: Usability, reason: &str) -> Lines {
     call.about("tokenId", &id.to_string()).lines()
 }
 
-async fn switch(
+/// Disables it. Sending the form again changes nothing.
+pub(super) async fn act(
     console: &Console,
     page_request: &PageRequest,
     id: &str,

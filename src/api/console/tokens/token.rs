@@ -1,8 +1,5 @@
 //! One token: all that is stored of it, its family, its history, and what can be done with it.
 
-use std::sync::Arc;
-
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
@@ -27,15 +24,11 @@ use crate::tokens::family::GENERATIONS;
 const EACH_EVENT: usize = 64 << 10;
 
 /// Shows everything about a token.
-pub(super) async fn show(
-    State(console): State<Arc<Console>>,
-    Path(id): Path<String>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(page(&console, &page_request, &id))).await
-}
-
-async fn page(console: &Console, page_request: &PageRequest, id: &str) -> Result<Response, Failure> {
+pub(super) async fn page(
+    console: &Console,
+    page_request: &PageRequest,
+    id: &str,
+) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let id = named(id)?;
     let (subject, token) = Subject::read(console, &visit, id).await?;

@@ -1,8 +1,5 @@
 //! The revocation of all tokens of a user, after a page that lists them.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
@@ -32,16 +29,6 @@ const SHOWN: u32 = 25;
 /// The most bytes that a token takes in the use case and on the page.
 const EACH: usize = 32 << 10;
 
-/// Asks whether to revoke them.
-pub(super) async fn show(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
-}
-
-/// Revokes them. Sending the form again changes nothing.
-pub(super) async fn submit(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(revoke(&console, &page_request))).await
-}
-
 /// Returns the address of the page for a user.
 pub(super) fn address(organization: &str, user: &str) -> String {
     let mut query = Serializer::new(String::new());
@@ -69,7 +56,8 @@ impl Owner {
     }
 }
 
-async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Asks whether to revoke them.
+pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = opened(console, page_request).await?;
     let page = question(console, &visit, &page_request.query(), Problems::default()).await?;
     console.page(&visit, StatusCode::OK, &page)
@@ -138,7 +126,8 @@ fn lines(organization: &str, user: &str, reason: &str) -> Lines {
     call.about("userId", user).lines()
 }
 
-async fn revoke(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Revokes them. Sending the form again changes nothing.
+pub(super) async fn revoke(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let fields = page_request.form();
     let mut visit = sent(console, page_request, &fields).await?;
     let mut problems = Problems::default();
