@@ -51,7 +51,7 @@ impl Subject {
         Connection::to(address).secret((&*self.replica.installation.root_secret).into()).open().unwrap()
     }
 
-    fn question(&self, number: usize) -> VerifyRequest<'_> {
+    fn request(&self, number: usize) -> VerifyRequest<'_> {
         let secret = &self.secrets[number % TOKENS];
         VerifyRequest::new(secret).required_scopes(&self.required)
     }
@@ -60,8 +60,8 @@ impl Subject {
     async fn hold(&self, verifier: &Verifier) {
         for number in 0..TOKENS {
             eventually("the token is held", async || {
-                verifier.verify(&self.question(number)).await.unwrap();
-                verifier.try_verify(&self.question(number))
+                verifier.verify(&self.request(number)).await.unwrap();
+                verifier.try_verify(&self.request(number))
             })
             .await;
         }
@@ -69,16 +69,16 @@ impl Subject {
 }
 
 /// Sends this many requests at once.
-async fn ask(subject: &Arc<Subject>, verifier: &Verifier, from: usize, count: usize) {
-    let mut asking = JoinSet::new();
+async fn send(subject: &Arc<Subject>, verifier: &Verifier, from: usize, count: usize) {
+    let mut sending = JoinSet::new();
     for number in from..from + count {
         let (subject, verifier) = (Arc::clone(subject), verifier.clone());
-        asking.spawn(async move {
-            let answer = verifier.verify(&subject.question(number)).await.unwrap();
+        sending.spawn(async move {
+            let answer = verifier.verify(&subject.request(number)).await.unwrap();
             assert_eq!(answer.verdict, Verdict::Valid);
         });
     }
-    asking.join_all().await;
+    sending.join_all().await;
 }
 
 fn verdicts(criterion: &mut Criterion) {
@@ -98,7 +98,7 @@ fn verdicts(criterion: &mut Criterion) {
     group.bench_function("local", |bencher| {
         bencher.iter(|| {
             number += 1;
-            let answer = local.try_verify(black_box(&subject.question(number))).unwrap();
+            let answer = local.try_verify(black_box(&subject.request(number))).unwrap();
             assert_eq!(answer.verdict, Verdict::Valid);
             answer
         });
@@ -107,7 +107,7 @@ fn verdicts(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 number += 1;
-                runtime.block_on(ask(&subject, verifier, number, 1));
+                runtime.block_on(send(&subject, verifier, number, 1));
             });
         });
     }
@@ -116,7 +116,7 @@ fn verdicts(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 number += AT_ONCE;
-                runtime.block_on(ask(&subject, verifier, number, AT_ONCE));
+                runtime.block_on(send(&subject, verifier, number, AT_ONCE));
             });
         });
     }

@@ -131,11 +131,11 @@ fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
     let _inside = runtime.enter();
 
     let none = Scopes::default();
-    let question =
+    let request =
         Criteria { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
     let ask = || {
         let read_point = engine.read_point().context("the cache is not fresh")?;
-        engine.try_verify(secret.expose_secret(), &question, &read_point).context("the record is not there")
+        engine.try_verify(secret.expose_secret(), &request, &read_point).context("the record is not there")
     };
     ask()?;
     criterion.bench_function("cache hit", |b| b.iter(ask));
@@ -188,11 +188,11 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
         metrics,
     });
     let none = Scopes::default();
-    let question =
+    let request =
         Criteria { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
     let deadline = Instant::now() + TIMEOUT;
     loop {
-        match engine.verify(secret.expose_secret(), &question, Consistency::Bounded).await {
+        match engine.verify(secret.expose_secret(), &request, Consistency::Bounded).await {
             Ok(answer) if answer.verdict == Verdict::Valid => return Ok((engine, secret)),
             Err(error) if Instant::now() > deadline => return Err(error.into()),
             _ => tokio::time::sleep(Duration::from_millis(20)).await,

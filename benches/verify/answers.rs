@@ -10,7 +10,7 @@ const HEAD: usize = 11;
 /// The incomplete response between two frames, and the requests without a response.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerReader {
-    asked: VecDeque<u64>,
+    sent: VecDeque<u64>,
     head: Vec<u8>,
     rest: usize,
 }
@@ -18,7 +18,7 @@ pub(crate) struct AnswerReader {
 impl AnswerReader {
     /// Records a request, and when it was scheduled.
     pub(crate) fn expect(&mut self, scheduled: u64) {
-        self.asked.push_back(scheduled);
+        self.sent.push_back(scheduled);
     }
 
     /// Reads more bytes; calls `answered` with each response's schedule and verdict.
@@ -43,7 +43,7 @@ impl AnswerReader {
             self.rest = (5 + length).saturating_sub(HEAD);
             let verdict = verdict(&self.head[5..]);
             self.head.clear();
-            if let Some(scheduled) = self.asked.pop_front() {
+            if let Some(scheduled) = self.sent.pop_front() {
                 answered(scheduled, verdict);
             }
         }

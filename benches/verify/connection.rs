@@ -129,22 +129,22 @@ impl Connection {
     }
 
     /// Queues a request; its bytes are sent with the next flush.
-    pub(crate) fn ask(&mut self, question: &[u8], scheduled: u64) {
-        let size = i64::try_from(question.len()).unwrap_or(i64::MAX);
+    pub(crate) fn send(&mut self, request: &[u8], scheduled: u64) {
+        let size = i64::try_from(request.len()).unwrap_or(i64::MAX);
         self.window -= size;
         self.outstanding += 1;
         match self.mode {
             Mode::Unary => {
                 let stream = self.open_call(scheduled);
-                frame::write(&mut self.out, frame::DATA, frame::END_STREAM, stream, question);
+                frame::write(&mut self.out, frame::DATA, frame::END_STREAM, stream, request);
             }
             Mode::Stream => {
                 self.stream_window -= size;
                 self.reader.expect(scheduled);
-                if self.together.len() + question.len() > frame::LARGEST_PAYLOAD {
+                if self.together.len() + request.len() > frame::LARGEST_PAYLOAD {
                     self.write_together();
                 }
-                self.together.extend(question);
+                self.together.extend(request);
             }
         }
     }

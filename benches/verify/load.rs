@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::connection::{Connection, End, Mode, Outcome};
 use super::frame::RequestHead;
-use super::questions::{Order, Questions};
+use super::workload::{Order, Workload};
 
 /// The largest latency that is distinguished from larger ones, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
@@ -24,7 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Load<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) mode: Mode,
-    pub(crate) questions: &'a Questions,
+    pub(crate) workload: &'a Workload,
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
     /// Whether the server may reject some requests.
@@ -72,7 +72,7 @@ struct Driver<'a> {
     started: Instant,
     /// In nanoseconds since the start.
     measured_from: u64,
-    asked_until: u64,
+    sent_until: u64,
     /// How many requests the schedule has released; the next one may wait for a window.
     scheduled: u64,
     turn: usize,
@@ -81,8 +81,8 @@ struct Driver<'a> {
 impl Load<'_> {
     /// Runs the load as this caller. `begun` is called when the measured time begins.
     pub(crate) fn run(&self, caller: &str, begun: impl FnOnce()) -> anyhow::Result<Measured> {
-        let head = RequestHead::new(self.questions.method(), &self.address.to_string(), caller);
-        let verdict = self.questions.verdict();
+        let head = RequestHead::new(self.workload.method(), &self.address.to_string(), caller);
+        let verdict = self.workload.verdict();
         let open = |_| Connection::open(self.address, head.clone(), self.mode, verdict);
         let connections =
             (0..self.connections).map(open).collect::<io::Result<_>>().context("no connection")?;
@@ -90,19 +90,19 @@ impl Load<'_> {
         let driver = Driver {
             load: self,
             connections,
-            order: self.questions.order(),
+            order: self.workload.order(),
             started: Instant::now(),
             measured_from,
-            asked_until: measured_from + nanos(self.duration),
+            sent_until: measured_from + nanos(self.duration),
             scheduled: 0,
             turn: 0,
         };
         let measured = driver.run(begun).context("the load broke off")?;
         let refused = measured.refusals.len();
-        ensure!(refused == 0 || self.may_refuse, "{refused} questions were refused");
+        ensure!(refused == 0 || self.may_refuse, "{refused} workload were refused");
         ensure!(measured.answers > 0, "there was no answer");
         ensure!(measured.wrong == 0, "{} answers were not the expected ones", measured.wrong);
-        ensure!(measured.unanswered == 0, "{} questions were never answered", measured.unanswered);
+        ensure!(measured.unanswered == 0, "{} workload were never answered", measured.unanswered);
         Ok(measured)
     }
 }
@@ -120,7 +120,7 @@ impl Driver<'_> {
         };
         let mut begun = Some(begun);
         let mut last_answer = 0;
-        let deadline = self.asked_until + nanos(ANSWER_TIMEOUT);
+        let deadline = self.sent_until + nanos(ANSWER_TIMEOUT);
         loop {
             let now = self.now();
             if now >= self.measured_from
@@ -128,15 +128,15 @@ impl Driver<'_> {
             {
                 begun();
             }
-            let asking = now < self.asked_until && !self.order.is_exhausted();
-            if asking {
-                self.ask(now);
+            let sending = now < self.sent_until && !self.order.is_exhausted();
+            if sending {
+                self.send(now);
             } else if self.outstanding() == 0 || now > deadline {
                 break;
             }
-            self.wait(asking)?;
+            self.wait(sending)?;
             let received = self.now();
-            let (from, until) = (self.measured_from, self.asked_until);
+            let (from, until) = (self.measured_from, self.sent_until);
             let open = matches!(self.load.pace, Pace::PerSecond(_)) && !self.load.may_refuse;
             for connection in &mut self.connections {
                 connection.receive(|outcome| {
@@ -152,7 +152,7 @@ impl Driver<'_> {
             }
         }
         measured.unanswered = self.outstanding() as u64;
-        let end = if self.order.is_exhausted() { last_answer } else { self.asked_until };
+        let end = if self.order.is_exhausted() { last_answer } else { self.sent_until };
         measured.elapsed = Duration::from_nanos(end.saturating_sub(self.measured_from).max(1));
         Ok(measured)
     }
@@ -166,26 +166,26 @@ impl Driver<'_> {
     }
 
     /// Sends the requests that are due, on the connections in rotation.
-    fn ask(&mut self, now: u64) {
+    fn send(&mut self, now: u64) {
         match self.load.pace {
             Pace::InFlight(count) => {
                 let share = count / self.connections.len();
                 for connection in &mut self.connections {
                     while connection.outstanding() < share {
-                        let Some(question) = self.order.next(self.load.questions) else { return };
-                        if !connection.has_room(question.len()) {
+                        let Some(request) = self.order.next(self.load.workload) else { return };
+                        if !connection.has_room(request.len()) {
                             self.order.put_back();
                             break;
                         }
-                        connection.ask(question, now);
+                        connection.send(request, now);
                     }
                 }
             }
             Pace::PerSecond(rate) => {
                 while moment(self.scheduled, rate) <= now {
                     let Some(turn) = self.next_with_room() else { return };
-                    let Some(question) = self.order.next(self.load.questions) else { return };
-                    self.connections[turn].ask(question, moment(self.scheduled, rate));
+                    let Some(request) = self.order.next(self.load.workload) else { return };
+                    self.connections[turn].send(request, moment(self.scheduled, rate));
                     self.scheduled += 1;
                 }
             }
@@ -193,7 +193,7 @@ impl Driver<'_> {
     }
 
     fn next_with_room(&mut self) -> Option<usize> {
-        let size = self.load.questions.size();
+        let size = self.load.workload.size();
         let count = self.connections.len();
         let turns = (self.turn..self.turn + count).map(|turn| turn % count);
         let turn = turns.into_iter().find(|&turn| self.connections[turn].has_room(size))?;
@@ -202,12 +202,12 @@ impl Driver<'_> {
     }
 
     /// Flushes, then sleeps until a response arrives or the next request is due.
-    fn wait(&mut self, asking: bool) -> anyhow::Result<()> {
+    fn wait(&mut self, sending: bool) -> anyhow::Result<()> {
         for connection in &mut self.connections {
             connection.flush()?;
         }
         let sleep = match self.load.pace {
-            Pace::PerSecond(rate) if asking => moment(self.scheduled, rate).saturating_sub(self.now()),
+            Pace::PerSecond(rate) if sending => moment(self.scheduled, rate).saturating_sub(self.now()),
             _ => 50_000_000,
         };
         let timeout = Timespec {

@@ -4,7 +4,7 @@
 //! OUT.svg` it draws a distribution.
 //!
 //! `plan` settings · `database`, `population` the data · `servers`, `roles` the servers · `frame`,
-//! `connection`, `answers`, `questions`, `load` the client · `scenarios`, `rounds`, `overload` the runs
+//! `connection`, `answers`, `workload`, `load` the client · `scenarios`, `rounds`, `overload` the runs
 //! · `report`, `plot` the output.
 
 mod answers;
@@ -17,12 +17,12 @@ mod plan;
 #[path = "../plot/mod.rs"]
 mod plot;
 mod population;
-mod questions;
 mod report;
 mod roles;
 mod rounds;
 mod scenarios;
 mod servers;
+mod workload;
 
 use std::{env, fs};
 
@@ -64,7 +64,7 @@ fn main() -> anyhow::Result<()> {
 fn run_overload(plan: &Plan) -> anyhow::Result<()> {
     fs::create_dir_all(&plan.output)?;
     let postgres = Postgres::start(plan.data.as_deref())?;
-    let population = Population::prepare(&postgres, plan.asked)?;
+    let population = Population::prepare(&postgres, plan.verified)?;
     overload::run(plan, &postgres, &population)
 }
 
@@ -72,10 +72,10 @@ fn run_overload(plan: &Plan) -> anyhow::Result<()> {
 fn run(plan: &Plan) -> anyhow::Result<()> {
     fs::create_dir_all(&plan.output)?;
     let postgres = Postgres::start(plan.data.as_deref())?;
-    let population = Population::prepare(&postgres, plan.asked)?;
+    let population = Population::prepare(&postgres, plan.verified)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     for &table in &plan.tables {
-        println!("filling a table of {table} tokens and the {} that are asked for", plan.asked);
+        println!("filling a table of {table} tokens and the {} that are verified", plan.verified);
         runtime.block_on(population.fill(&postgres, &scenarios::database_name(table), table))?;
     }
     let reply = runtime.block_on(typical_reply(plan, &postgres, &population))?;
@@ -96,7 +96,7 @@ async fn typical_reply(plan: &Plan, postgres: &Postgres, population: &Population
     loop {
         let mut request = Request::new(VerifyRequest {
             secret: population.secrets.first().context("no secret")?.clone(),
-            required_scopes: vec![questions::REQUIRED_SCOPE.to_owned()],
+            required_scopes: vec![workload::REQUIRED_SCOPE.to_owned()],
             ..Default::default()
         });
         request.metadata_mut().insert("authorization", format!("Bearer {}", population.caller).parse()?);

@@ -19,11 +19,11 @@ use super::database::{Postgres, execute};
 use super::load::{Load, Measured, Pace};
 use super::plan::Plan;
 use super::population::Population;
-use super::questions::{Pick, Questions};
 use super::report::spread;
 use super::rounds::count;
 use super::scenarios::await_answers;
 use super::servers::{Server, TOKEND};
+use super::workload::{Pick, Workload};
 
 /// The load, as a multiple of the capacity.
 const TIMES: u32 = 5;
@@ -48,7 +48,7 @@ const SLOW: &str = "CREATE OR REPLACE VIEW server_epoch AS
 struct Case {
     name: &'static str,
     server: Server,
-    questions: Questions,
+    workload: Workload,
     connections: usize,
     /// The number of calls in flight that saturates it.
     saturating: usize,
@@ -102,15 +102,15 @@ fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow:
         Server::tokend(TOKEND.as_ref(), &postgres.url(database), key, &log)
     };
     let lost = Keyring::generate_entry(&mut clock::randomness())?.expose_secret().to_owned();
-    let asked = |consistency, verdict, secrets: &[String]| {
+    let workload = |consistency, verdict, secrets: &[String]| {
         let secrets = secrets.iter().map(String::as_str);
-        Questions::new(secrets, consistency, Mode::Unary, verdict, Pick::Random)
+        Workload::new(secrets, consistency, Mode::Unary, verdict, Pick::Random)
     };
     let (secrets, bounded) = (&population.secrets, Consistency::Bounded);
-    let case = |name, server, questions, (connections, saturating), refuses| Case {
+    let case = |name, server, workload, (connections, saturating), refuses| Case {
         name,
         server,
-        questions,
+        workload,
         connections,
         saturating,
         refuses,
@@ -119,14 +119,14 @@ fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow:
         case(
             "warm Verify, 5 times the calls in flight",
             serve("overload_warm", &population.key, false)?,
-            asked(bounded, Verdict::Valid, secrets),
+            workload(bounded, Verdict::Valid, secrets),
             (CONNECTIONS, 400),
             false,
         ),
         case(
             "CreateToken",
             serve("overload_create", &population.key, false)?,
-            Questions::create(),
+            Workload::create(),
             (CONNECTIONS, 8),
             true,
         ),
@@ -134,14 +134,14 @@ fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow:
         case(
             "Verify by Argon2id, the MACs' key being lost",
             serve("overload_lost", &lost, false)?,
-            asked(bounded, Verdict::NotFound, &secrets[1..]),
+            workload(bounded, Verdict::NotFound, &secrets[1..]),
             (CONNECTIONS, 8),
             true,
         ),
         case(
             "FULL Verify, each query 0.2 s slower",
             serve("overload_slow", &population.key, true)?,
-            asked(Consistency::Full, Verdict::Valid, secrets),
+            workload(Consistency::Full, Verdict::Valid, secrets),
             (CONNECTIONS_OF_FULL, 1_504),
             true,
         ),
@@ -173,7 +173,7 @@ impl Case {
         Load {
             address: self.server.address,
             mode: Mode::Unary,
-            questions: &self.questions,
+            workload: &self.workload,
             connections,
             pace,
             may_refuse: self.refuses,

@@ -23,7 +23,7 @@ pub(crate) struct Plan {
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
     /// How many tokens are requested.
-    pub(crate) asked: u32,
+    pub(crate) verified: u32,
     pub(crate) connections: usize,
     pub(crate) in_flight: usize,
     /// How many requests of a `VerifyStream` are in flight, over all of its connections.
@@ -59,7 +59,7 @@ impl Plan {
             overload_rounds: setting("TOKEND_BENCH_OVERLOAD_ROUNDS", "7")?,
             duration: Duration::from_millis(setting("TOKEND_BENCH_MILLISECONDS", "400")?),
             warm_up: Duration::from_millis(100),
-            asked: setting("TOKEND_BENCH_ASKED", "100000")?,
+            verified: setting("TOKEND_BENCH_VERIFIED", "100000")?,
             connections: setting("TOKEND_BENCH_CONNECTIONS", "4")?,
             in_flight: setting("TOKEND_BENCH_IN_FLIGHT", "100")?,
             stream_in_flight: setting("TOKEND_BENCH_STREAM_IN_FLIGHT", "1000")?,
@@ -69,7 +69,7 @@ impl Plan {
             data: env::var_os("TOKEND_BENCH_DATA").map(PathBuf::from),
             output: env::var_os("TOKEND_BENCH_OUTPUT").map_or_else(default_output, PathBuf::from),
         };
-        ensure!(plan.rounds > 0 && plan.asked > 0 && plan.connections > 0, "a plan of nothing");
+        ensure!(plan.rounds > 0 && plan.verified > 0 && plan.connections > 0, "a plan of nothing");
         ensure!(plan.in_flight >= plan.connections, "each connection needs a call");
         Ok(plan)
     }

@@ -154,5 +154,5 @@ fn latency(series: &[Series]) -> String {
         name: format!("{}, {rate:.0}/s", found.name),
         points: Curve::quantiles(&found.latency),
     });
-    curves("Latency on a schedule, from the moment a question was due", &made.collect::<Vec<_>>())
+    curves("Latency on a schedule, from the moment a request was due", &made.collect::<Vec<_>>())
 }

@@ -59,7 +59,7 @@ impl Runner<'_> {
             if let Some(before) = &scenario.before {
                 let load = Load {
                     mode: Mode::Unary,
-                    questions: before,
+                    workload: before,
                     connections: self.plan.connections,
                     duration: Duration::from_mins(5),
                     ..scenario.load(server, Pace::InFlight(self.plan.in_flight))

@@ -13,9 +13,9 @@ use super::database::Postgres;
 use super::load::{Load, Pace};
 use super::plan::Plan;
 use super::population::Population;
-use super::questions::{Pick, Questions};
 use super::roles::{DURABLE_HASH, REPLY};
 use super::servers::{Server, TOKEND};
+use super::workload::{Pick, Workload};
 
 /// Names of scenarios that others are compared with.
 pub(crate) const CEILING: &str = "ceiling";
@@ -54,9 +54,9 @@ pub(crate) struct Scenario {
     pub(crate) table: Option<u32>,
     pub(crate) who: Who,
     pub(crate) mode: Mode,
-    pub(crate) questions: Rc<Questions>,
+    pub(crate) workload: Rc<Workload>,
     /// Requests sent before the first round, so that the cache has all tokens.
-    pub(crate) before: Option<Rc<Questions>>,
+    pub(crate) before: Option<Rc<Workload>>,
     pub(crate) in_flight: usize,
     /// Whether it is also measured on a schedule, at half its capacity, or half the ceiling's.
     pub(crate) scheduled: Option<&'static str>,
@@ -64,20 +64,20 @@ pub(crate) struct Scenario {
 
 /// All requests of a run.
 struct Catalogue {
-    valid: Rc<Questions>,
-    each_once: Rc<Questions>,
-    full: Rc<Questions>,
-    stream: Rc<Questions>,
-    unknown: Rc<Questions>,
-    wrong: Rc<Questions>,
-    first: Rc<Questions>,
+    valid: Rc<Workload>,
+    each_once: Rc<Workload>,
+    full: Rc<Workload>,
+    stream: Rc<Workload>,
+    unknown: Rc<Workload>,
+    wrong: Rc<Workload>,
+    first: Rc<Workload>,
 }
 
 impl Catalogue {
     fn new(population: &Population) -> Self {
         let make = |secrets: &[String], consistency, mode, verdict, pick| {
             let secrets = secrets.iter().map(String::as_str);
-            Rc::new(Questions::new(secrets, consistency, mode, verdict, pick))
+            Rc::new(Workload::new(secrets, consistency, mode, verdict, pick))
         };
         let (secrets, bounded) = (&population.secrets, Consistency::Bounded);
         let (valid, not_found) = (Verdict::Valid, Verdict::NotFound);
@@ -101,11 +101,11 @@ pub(crate) fn prepare(
     population: &Population,
     reply: &str,
 ) -> anyhow::Result<Vec<Scenario>> {
-    let questions = Catalogue::new(population);
+    let workload = Catalogue::new(population);
     let ready_made = [(REPLY, reply), (DURABLE_HASH, population.durable_hash.as_str())];
-    let each_once = Rc::clone(&questions.each_once);
+    let each_once = Rc::clone(&workload.each_once);
     let mut scenarios = Vec::new();
-    let mut add = |name, table: Option<u32>, who: Who, questions: &Rc<Questions>| {
+    let mut add = |name, table: Option<u32>, who: Who, workload: &Rc<Workload>| {
         let mode = if [STREAM, OTHER_STREAM].contains(&name) { Mode::Stream } else { Mode::Unary };
         let in_flight = if mode == Mode::Stream { plan.stream_in_flight } else { plan.in_flight };
         let scheduled = match name {
@@ -118,12 +118,12 @@ pub(crate) fn prepare(
         if plan.includes(name) || (name == CEILING) {
             let cached = [WARM, FULL, STREAM, OTHER_WARM, OTHER_FULL, OTHER_STREAM].contains(&name);
             let before = cached.then(|| Rc::clone(&each_once));
-            let questions = Rc::clone(questions);
-            scenarios.push(Scenario { name, table, who, mode, questions, before, in_flight, scheduled });
+            let workload = Rc::clone(workload);
+            scenarios.push(Scenario { name, table, who, mode, workload, before, in_flight, scheduled });
         }
     };
-    add(CEILING, None, Who::Running(Server::role("ceiling", &ready_made)?.into()), &questions.valid);
-    add(ARGON2, None, Who::Running(Server::role("argon2", &ready_made)?.into()), &questions.first);
+    add(CEILING, None, Who::Running(Server::role("ceiling", &ready_made)?.into()), &workload.valid);
+    add(ARGON2, None, Who::Running(Server::role("argon2", &ready_made)?.into()), &workload.first);
     for &table in &plan.tables {
         let url = postgres.url(&database_name(table));
         let log = plan.output.join("tokend.log");
@@ -133,21 +133,21 @@ pub(crate) fn prepare(
         let size = Some(table);
         let fresh =
             Who::Fresh { url: url.clone(), key: population.key.clone(), log, used: RefCell::default() };
-        add(WARM, size, Who::Running(Rc::clone(&tokend)), &questions.valid);
-        add(FULL, size, Who::Running(Rc::clone(&tokend)), &questions.full);
-        add(SELECT, size, Who::Running(select), &questions.valid);
-        add(COLD, size, fresh, &questions.each_once);
+        add(WARM, size, Who::Running(Rc::clone(&tokend)), &workload.valid);
+        add(FULL, size, Who::Running(Rc::clone(&tokend)), &workload.full);
+        add(SELECT, size, Who::Running(select), &workload.valid);
+        add(COLD, size, fresh, &workload.each_once);
         if table == plan.main_table {
-            add(STREAM, size, Who::Running(Rc::clone(&tokend)), &questions.stream);
-            add(UNKNOWN, size, Who::Running(Rc::clone(&tokend)), &questions.unknown);
-            add(WRONG, size, Who::Running(tokend), &questions.wrong);
+            add(STREAM, size, Who::Running(Rc::clone(&tokend)), &workload.stream);
+            add(UNKNOWN, size, Who::Running(Rc::clone(&tokend)), &workload.unknown);
+            add(WRONG, size, Who::Running(tokend), &workload.wrong);
             if let Some(program) = &plan.other {
                 let (settings, log) = (&plan.other_settings, plan.output.join("other.log"));
                 let other = Server::tokend_with(settings, program, &url, &population.key, &log)?;
                 let other = Rc::new(other);
-                add(OTHER_WARM, size, Who::Running(Rc::clone(&other)), &questions.valid);
-                add(OTHER_FULL, size, Who::Running(Rc::clone(&other)), &questions.full);
-                add(OTHER_STREAM, size, Who::Running(other), &questions.stream);
+                add(OTHER_WARM, size, Who::Running(Rc::clone(&other)), &workload.valid);
+                add(OTHER_FULL, size, Who::Running(Rc::clone(&other)), &workload.full);
+                add(OTHER_STREAM, size, Who::Running(other), &workload.stream);
             }
         }
     }
@@ -206,7 +206,7 @@ impl Scenario {
         Load {
             address: server.address,
             mode: self.mode,
-            questions: &self.questions,
+            workload: &self.workload,
             connections: 1,
             pace,
             may_refuse: false,

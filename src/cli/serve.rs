@@ -231,7 +231,7 @@ impl Service {
             certificates: certificates.map(|path| -> Arc<dyn Fn() -> _ + Send + Sync> {
                 Arc::new(move || Ok(read_certificates(&path)?))
             }),
-            asked: Some(self.hangups.clone()),
+            hangups: Some(self.hangups.clone()),
         }
     }
 

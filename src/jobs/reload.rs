@@ -34,7 +34,7 @@ pub struct Origins {
     /// The mappings of client certificates.
     pub certificates: Option<Read<CertificateMappings>>,
     /// Changes when everything must be reloaded at once.
-    pub asked: Option<watch::Receiver<u64>>,
+    pub hangups: Option<watch::Receiver<u64>>,
 }
 
 impl std::fmt::Debug for Origins {
@@ -69,11 +69,11 @@ enum Outcome {
 
 /// Checks all of them until the server stops the task.
 pub async fn run(origins: Origins, targets: Targets) {
-    let mut asked = origins.asked.clone();
+    let mut hangups = origins.hangups.clone();
     let mut refused: [Option<String>; 4] = Default::default();
     let mut rounds = 0_u32;
     loop {
-        let at_once = wait(asked.as_mut()).await;
+        let at_once = wait(hangups.as_mut()).await;
         let outcomes = [
             (Reloaded::Tls, tls(targets.tls.as_ref()).await),
             (Reloaded::Keyring, keyring(origins.keyring.as_ref(), &targets).await),
@@ -114,14 +114,14 @@ async fn try_connecting(targets: &Targets) {
 }
 
 /// Waits for the next check; returns whether it was requested.
-async fn wait(asked: Option<&mut watch::Receiver<u64>>) -> bool {
-    let Some(asked) = asked else {
+async fn wait(hangups: Option<&mut watch::Receiver<u64>>) -> bool {
+    let Some(hangups) = hangups else {
         tokio::time::sleep(INTERVAL).await;
         return false;
     };
     tokio::select! {
         () = tokio::time::sleep(INTERVAL) => false,
-        changed = asked.changed() => {
+        changed = hangups.changed() => {
             if changed.is_err() {
                 // Nobody can request any more.
                 tokio::time::sleep(INTERVAL).await;

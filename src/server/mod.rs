@@ -317,8 +317,8 @@ fn keep_early_jobs(
     jobs.keep(Task::MacRefresh, move || mac_refresh::run(suggestions.clone(), refreshed.clone()));
     let (changes, connector) = (engine.changes(), store.connector());
     jobs.keep(Task::Announce, move || announce::run(Arc::clone(&changes), connector.clone()));
-    let (watched, asked, health) = (Arc::clone(engine), store.clone(), health.clone());
-    jobs.keep(Task::Readiness, move || readiness::run(Arc::clone(&watched), asked.clone(), health.clone()));
+    let (watched, probed, health) = (Arc::clone(engine), store.clone(), health.clone());
+    jobs.keep(Task::Readiness, move || readiness::run(Arc::clone(&watched), probed.clone(), health.clone()));
 }
 
 impl Running {

@@ -208,7 +208,7 @@ mod tests {
     /// One second of staleness; at instant 0 it was noon.
     fn with_clock() -> Freshness {
         let freshness = Freshness::new(Duration::from_secs(1));
-        freshness.set_clock(asked(&freshness, 0, NOON));
+        freshness.set_clock(reading(&freshness, 0, NOON));
         freshness
     }
 
@@ -221,7 +221,7 @@ mod tests {
         time::Duration::nanoseconds(millis * SECOND / 1000 / 1024)
     }
 
-    fn asked(freshness: &Freshness, millis: i64, database_time: OffsetDateTime) -> DatabaseClock {
+    fn reading(freshness: &Freshness, millis: i64, database_time: OffsetDateTime) -> DatabaseClock {
         DatabaseClock { sent: instant(millis), database_time, start: freshness.start() }
     }
 
@@ -250,7 +250,7 @@ mod tests {
     async fn after_a_restart_only_a_newly_requested_time_counts() {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_000));
-        let under_way = asked(&freshness, 5_100, noon(5_100));
+        let under_way = reading(&freshness, 5_100, noon(5_100));
         freshness.restart();
         assert_eq!(read(&freshness, instant(5_150)), None);
         freshness.doubted().await;
@@ -259,7 +259,7 @@ mod tests {
             assert_eq!(read(&freshness, instant(5_250)), None);
             freshness.set_clock(under_way);
         }
-        freshness.set_clock(asked(&freshness, 5_300, noon(5_300)));
+        freshness.set_clock(reading(&freshness, 5_300, noon(5_300)));
         freshness.publish(noon(5_400), instant(5_400));
         assert!(read(&freshness, instant(5_450)).is_some());
     }
@@ -295,7 +295,7 @@ mod tests {
         freshness.doubted().await;
         freshness.publish(noon(9_250), instant(5_500));
         assert_eq!(read(&freshness, instant(5_500)), None);
-        freshness.set_clock(asked(&freshness, 5_500, noon(9_250)));
+        freshness.set_clock(reading(&freshness, 5_500, noon(9_250)));
         freshness.publish(noon(9_500), instant(5_750));
         assert_eq!(read(&freshness, instant(5_750)).unwrap().as_of, noon(9_500));
     }
@@ -305,7 +305,7 @@ mod tests {
         let freshness = with_clock();
         freshness.publish(noon(5_000), instant(5_000));
         // A better time from the same request.
-        freshness.set_clock(asked(&freshness, 5_200, noon(5_100)));
+        freshness.set_clock(reading(&freshness, 5_200, noon(5_100)));
         freshness.publish(noon(5_100), instant(5_250));
         assert_eq!(read(&freshness, instant(5_260)).unwrap().now, noon(5_250) + drift(5_250));
         assert_eq!(read(&freshness, instant(5_500)).unwrap().now, noon(5_400) + drift(300));

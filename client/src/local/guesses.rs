@@ -83,14 +83,14 @@ mod tests {
     fn a_guessing_peer_is_slowed_down_and_other_peers_are_not() {
         let guesses = Guesses::new();
         let peer = guesses.peer("192.0.2.7".parse().unwrap());
-        let mut asked = 0;
+        let mut calls = 0;
         for millis in 0..1_000 {
             if peer.check(at(millis)).is_ok() {
                 peer.charge(at(millis));
-                asked += 1;
+                calls += 1;
             }
         }
-        assert!((BURST..=BURST + 11).contains(&asked), "{asked}");
+        assert!((BURST..=BURST + 11).contains(&calls), "{calls}");
         let refused = peer.check(at(999)).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ResourceExhausted);
         assert!(refused.retry_after().unwrap() <= Duration::from_millis(100));

@@ -353,8 +353,8 @@ mod tests {
 
     #[test]
     fn an_expiration_is_truncated_to_microseconds() {
-        let asked = NOW + Duration::nanoseconds(1_999);
-        assert_eq!(Expiration::At(asked).resolve(NOW), Ok(Some(NOW + Duration::microseconds(1))));
+        let requested = NOW + Duration::nanoseconds(1_999);
+        assert_eq!(Expiration::At(requested).resolve(NOW), Ok(Some(NOW + Duration::microseconds(1))));
         assert!(Expiration::After(Duration::nanoseconds(999)).resolve(NOW).is_err());
     }
 

@@ -83,7 +83,7 @@ impl Integrations {
                 Reach::Only(organization) => Some(organization.clone()),
             };
             // No audience named: the API server's own.
-            let asked: Vec<_> = match audiences.filter(|audiences| !audiences.is_empty()) {
+            let requested: Vec<_> = match audiences.filter(|audiences| !audiences.is_empty()) {
                 None => vec![(None, config.scope.clone())],
                 Some(audiences) => {
                     let known =
@@ -92,7 +92,7 @@ impl Integrations {
                 }
             };
             let requirements = Requirements { organization, ..Requirements::default() };
-            self.admit_for(asked, &token, requirements, peer.address.ip()).await
+            self.admit_for(requested, &token, requirements, peer.address.ip()).await
         });
         match reviewed.await {
             Ok((identity, audiences)) => Ok(reply(&authenticated(&identity, &audiences))),
@@ -104,30 +104,30 @@ impl Integrations {
     /// Admits a token for those of these audiences that it is valid for, if any.
     async fn admit_for(
         &self,
-        mut asked: Vec<(Option<String>, Scope)>,
+        mut requested: Vec<(Option<String>, Scope)>,
         token: &str,
         mut requirements: Requirements,
         gateway: IpAddr,
     ) -> Result<(Identity, Vec<String>), Refusal> {
-        if asked.is_empty() {
+        if requested.is_empty() {
             return Err(Refusal::Denied { verdict: Verdict::MissingScope, missing: Vec::new() });
         }
-        requirements.required = required(&asked)?;
+        requirements.required = required(&requested)?;
         let mut outcome = self.admit(Ok(token), &requirements, Some(gateway)).await;
         if let Err(Refusal::Denied { verdict: Verdict::MissingScope, missing }) = &outcome {
-            asked.retain(|(_, scope)| !missing.contains(scope));
-            if !asked.is_empty() {
+            requested.retain(|(_, scope)| !missing.contains(scope));
+            if !requested.is_empty() {
                 // Asked again for these alone: only the engine admits.
-                requirements.required = required(&asked)?;
+                requirements.required = required(&requested)?;
                 outcome = self.admit(Ok(token), &requirements, Some(gateway)).await;
             }
         }
-        Ok((outcome?, asked.into_iter().filter_map(|(audience, _)| audience).collect()))
+        Ok((outcome?, requested.into_iter().filter_map(|(audience, _)| audience).collect()))
     }
 }
 
-fn required(asked: &[(Option<String>, Scope)]) -> Result<Scopes, Refusal> {
-    let scopes = Scopes::new(asked.iter().map(|(_, scope)| scope.clone()).collect());
+fn required(requested: &[(Option<String>, Scope)]) -> Result<Scopes, Refusal> {
+    let scopes = Scopes::new(requested.iter().map(|(_, scope)| scope.clone()).collect());
     scopes.map_err(|error| Refusal::parameter("spec.audiences", &error))
 }
 

@@ -133,10 +133,10 @@ async fn list(flags: ListFlags, environment: &Environment) -> Result<(Vec<TokenE
             actor: flags.by.clone(),
             kinds: flags.event.iter().map(|kind| i32::from(*kind)).collect(),
         };
-        let asked = client.call(Repeatable::Yes, message, |mut raw, request| async move {
+        let call = client.call(Repeatable::Yes, message, |mut raw, request| async move {
             raw.list_token_events(request).await
         });
-        let page = asked.await?;
+        let page = call.await?;
         page_token = page.next_page_token;
         events.extend(page.events);
         if page_token.is_empty() || events.len() > limit {

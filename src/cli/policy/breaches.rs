@@ -50,10 +50,10 @@ async fn check(
     loop {
         let organization_id = organization.clone();
         let message = CheckPolicyRequest { organization_id, policy: policy.clone(), page_token };
-        let asked = client.call(Repeatable::Yes, message, |mut raw, request| async move {
+        let call = client.call(Repeatable::Yes, message, |mut raw, request| async move {
             raw.check_policy(request).await
         });
-        let page = asked.await?;
+        let page = call.await?;
         show(&page.breaches, target.json)?;
         count += page.breaches.len();
         page_token = page.next_page_token;
@@ -78,10 +78,10 @@ pub(super) async fn enforce(
     loop {
         let organization_id = organization.clone();
         let message = EnforcePolicyRequest { organization_id, page_token };
-        let asked = client.call(Repeatable::No, message, |mut raw, request| async move {
+        let call = client.call(Repeatable::No, message, |mut raw, request| async move {
             raw.enforce_policy(request).await
         });
-        let page = asked.await?;
+        let page = call.await?;
         show(&page.breaches, target.json)?;
         count += page.breaches.len();
         page_token = page.next_page_token;

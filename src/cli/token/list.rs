@@ -121,10 +121,10 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
     let more = loop {
         let wanted = LARGEST_PAGE.min(limit - listed);
         message.page_size = i32::try_from(wanted).unwrap_or(i32::MAX);
-        let asked = client.call(Repeatable::Yes, message.clone(), |mut raw, request| async move {
+        let call = client.call(Repeatable::Yes, message.clone(), |mut raw, request| async move {
             raw.list_tokens(request).await
         });
-        let page = asked.await?;
+        let page = call.await?;
         listed += page.tokens.len();
         if flags.json {
             print_json(&page.tokens.iter().map(TokenJson::from).collect::<Vec<_>>())?;

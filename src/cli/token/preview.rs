@@ -22,10 +22,10 @@ pub(super) async fn token(
     only_this: bool,
     json: bool,
 ) -> Result<(), CommandError> {
-    let asked = client.call(Repeatable::Yes, GetTokenRequest { token_id }, |mut raw, request| async move {
+    let call = client.call(Repeatable::Yes, GetTokenRequest { token_id }, |mut raw, request| async move {
         raw.get_token(request).await
     });
-    let found = asked.await?.token.ok_or(ClientError::Incomplete("token"))?;
+    let found = call.await?.token.ok_or(ClientError::Incomplete("token"))?;
     let mut line = vec![found.clone()];
     if !only_this {
         // A successor is newer than the token it was rotated from.
@@ -52,11 +52,11 @@ pub(in super::super) async fn user(
     json: bool,
 ) -> Result<(), CommandError> {
     // If no organization is named, the server says which one applies.
-    let asked =
+    let call =
         client.call(Repeatable::Yes, GetPolicyRequest { organization_id }, |mut raw, request| async move {
             raw.get_policy(request).await
         });
-    let meant = asked.await?;
+    let meant = call.await?;
     let states = [TokenState::Active, TokenState::Expired, TokenState::Disabled];
     print_preview(&of_user(client, meant.organization_id, user_id, kind, &states).await?, json)
 }
@@ -85,10 +85,10 @@ async fn of_user(
     };
     let mut tokens = Vec::new();
     loop {
-        let asked = client.call(Repeatable::Yes, message.clone(), |mut raw, request| async move {
+        let call = client.call(Repeatable::Yes, message.clone(), |mut raw, request| async move {
             raw.list_tokens(request).await
         });
-        let page = asked.await?;
+        let page = call.await?;
         tokens.extend(page.tokens);
         message.page_token = page.next_page_token;
         if message.page_token.is_empty() {

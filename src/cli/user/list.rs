@@ -91,10 +91,10 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
     let (mut rows, mut listed) = (Vec::new(), 0);
     let more = loop {
         message.page_size = i32::try_from(LARGEST_PAGE.min(limit - listed)).unwrap_or(i32::MAX);
-        let asked = client.call(Repeatable::Yes, message.clone(), |mut raw, request| async move {
+        let call = client.call(Repeatable::Yes, message.clone(), |mut raw, request| async move {
             raw.list_users(request).await
         });
-        let page = asked.await?;
+        let page = call.await?;
         listed += page.users.len();
         if flags.json {
             print_json(&page.users.iter().map(UserJson::from).collect::<Vec<_>>())?;

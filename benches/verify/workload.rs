@@ -7,12 +7,12 @@ use tokend::api::proto::{Consistency, CreateTokenRequest, Verdict, VerifyRequest
 
 use super::connection::Mode;
 
-/// The scope that every question requires.
+/// The scope that every request requires.
 pub(crate) const REQUIRED_SCOPE: &str = "reports:read";
 
 /// Encoded requests.
 #[derive(Debug)]
-pub(crate) struct Questions {
+pub(crate) struct Workload {
     bytes: Vec<u8>,
     size: usize,
     method: &'static str,
@@ -38,7 +38,7 @@ pub(crate) struct Order {
     before: u64,
 }
 
-impl Questions {
+impl Workload {
     /// Encodes a request for every secret; `verdict` is the expected one of each.
     pub(crate) fn new<'a>(
         secrets: impl IntoIterator<Item = &'a str>,
@@ -120,7 +120,7 @@ impl Order {
     }
 
     /// Returns the next request.
-    pub(crate) fn next<'a>(&mut self, questions: &'a Questions) -> Option<&'a [u8]> {
+    pub(crate) fn next<'a>(&mut self, workload: &'a Workload) -> Option<&'a [u8]> {
         if self.is_exhausted() {
             return None;
         }
@@ -138,8 +138,8 @@ impl Order {
                 self.state % self.count as u64
             }
         };
-        let place = usize::try_from(place).unwrap_or(0) * questions.size;
-        questions.bytes.get(place..place + questions.size)
+        let place = usize::try_from(place).unwrap_or(0) * workload.size;
+        workload.bytes.get(place..place + workload.size)
     }
 
     /// Makes `next` return the last request again.
