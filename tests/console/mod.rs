@@ -21,6 +21,7 @@ mod shell;
 mod terms;
 mod token_page;
 mod tokens;
+mod users;
 
 use std::net::SocketAddr;
 

@@ -73,6 +73,8 @@ async fn forms(replica: &Replica, person: &Person) -> Vec<Form> {
         ("/tokens/{id}/enable", Kind::Act),
         ("/tokens/{id}/revoke", Kind::Act),
         ("/policy", Kind::Act),
+        ("/users/disable", Kind::Act),
+        ("/users/enable", Kind::Act),
         ("/sessions/end", Kind::Act),
     ]
     .into_iter()

@@ -20,6 +20,7 @@ mod session;
 mod site;
 mod streams;
 mod tokens;
+mod users;
 
 pub use interface::Console;
 pub use site::Site;

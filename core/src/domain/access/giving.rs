@@ -107,6 +107,19 @@ impl Caller {
         }
     }
 
+    /// Returns whether the caller may give a reserved scope, to a token with a grant if need be.
+    #[must_use]
+    pub fn offers_with_grant(&self, scope: ReservedScope) -> bool {
+        self.offers(scope)
+            || scope == ReservedScope::Write && self.bounds().is_some() && self.holds(ReservedScope::Write)
+    }
+
+    /// Returns the only kind of owner for whom the caller may give tokens; `None`: for any.
+    #[must_use]
+    pub fn offered_kind(&self) -> Option<OwnerKind> {
+        self.bounds().map(|holder| holder.owner_kind)
+    }
+
     /// Returns the scopes that cover all others that the caller may give; `None`: it may give any.
     #[must_use]
     pub fn offered_scopes(&self) -> Option<&Scopes> {

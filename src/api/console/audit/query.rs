@@ -7,6 +7,7 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
+use crate::api::console::owners::parse_kind;
 use crate::domain::event::{Actor, EventKind};
 use crate::domain::{FieldError, OrganizationId, OwnerKind, UserId};
 use crate::secret::TokenId;
@@ -127,8 +128,7 @@ impl AuditQuery {
         const NO_KIND: FieldError = FieldError::Rule("is not one of these");
         let mut problems = Problems::default();
         let user_id = problems.take("user", given(&self.user, UserId::parse), "The user");
-        let kind = |text: &str| OwnerKind::from_word(text).ok_or(NO_KIND);
-        let owner_kind = problems.take("owner", given(&self.owner, kind), "The owner");
+        let owner_kind = problems.take("owner", parse_kind(&self.owner), "The owner");
         let organization_id = problems.take(
             "organization",
             given(&self.organization, OrganizationId::parse),

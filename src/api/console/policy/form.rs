@@ -10,7 +10,7 @@ use crate::domain::policy::{MAX_GRACE, Policy, StoredPolicy};
 use crate::domain::{FieldError, Scope, Scopes};
 
 /// The longest lifetime that can be typed: a hundred years.
-const MAX_LIFETIME: Duration = Duration::days(36_500);
+pub(in crate::api::console) const MAX_LIFETIME: Duration = Duration::days(36_500);
 
 /// The most tokens of a user that can be typed.
 const MAX_TOKENS: u32 = 1_000_000;
@@ -35,7 +35,7 @@ pub(super) struct PolicyForm {
 impl PolicyForm {
     pub(super) fn stored(organization: &str, stored: &StoredPolicy) -> Self {
         let policy = &stored.policy;
-        let duration = |duration: Option<Duration>| duration.map(text).unwrap_or_default();
+        let duration = |duration: Option<Duration>| duration.map(duration_text).unwrap_or_default();
         let scopes: Vec<&str> = policy.allowed_scopes.iter().map(Scope::as_str).collect();
         Self {
             organization: organization.to_owned(),
@@ -147,9 +147,13 @@ fn given<T>(text: &str, parse: impl Fn(&str) -> Result<T, FieldError>) -> Result
 }
 
 /// Parses a time such as `90d`, `12h`, `30m` or `45s`.
-fn duration(text: &str, shortest: Duration, longest: Duration) -> Result<Duration, FieldError> {
+pub(in crate::api::console) fn duration(
+    text: &str,
+    shortest: Duration,
+    longest: Duration,
+) -> Result<Duration, FieldError> {
     const NONE: FieldError = FieldError::Rule("is not one such as 90d, 12h, 30m or 45s");
-    const BOUNDS: FieldError = FieldError::Rule("is not within what a policy can limit");
+    const BOUNDS: FieldError = FieldError::Rule("is too short or too long");
     let unit = UNITS.into_iter().find(|(unit, _)| text.ends_with(*unit)).ok_or(NONE)?;
     let number = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -161,7 +165,7 @@ fn duration(text: &str, shortest: Duration, longest: Duration) -> Result<Duratio
 }
 
 /// Returns a duration in its longest unit.
-fn text(duration: Duration) -> String {
+pub(in crate::api::console) fn duration_text(duration: Duration) -> String {
     let seconds = duration.whole_seconds();
     let whole = |each: i64| seconds.checked_rem(each) == Some(0) && seconds != 0;
     let (unit, each) = UNITS.into_iter().find(|(_, each)| whole(*each)).unwrap_or(('s', 1));

@@ -2,7 +2,7 @@
 //! served by the listener.
 
 mod edit;
-mod form;
+pub(super) mod form;
 mod pages;
 
 use std::sync::Arc;

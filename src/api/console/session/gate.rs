@@ -17,7 +17,7 @@ use crate::verify::AuthenticateError;
 pub(in crate::api::console) const HOME: &str = "/tokens";
 
 /// How the paths of pages begin to which a person may be led after signing in.
-const ROOMS: [&str; 6] = ["tokens", "find", "why", "audit", "policy", "sessions"];
+const ROOMS: [&str; 7] = ["tokens", "users", "find", "why", "audit", "policy", "sessions"];
 
 /// Why somebody has to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -151,7 +151,7 @@
   // document of a request runs no script, and needs no text to become HTML here.
   const loadTerms = () => {
     const { form: nonce, user, organization } = form.elements;
-    const query = new URLSearchParams({ form: nonce.value, user: user.value, organization: organization?.value ?? "" });
+    const query = new URLSearchParams({ form: nonce.value, user: user.value, organization: organization?.value ?? "", owner: form.elements.owner?.value ?? "" });
     const request = new XMLHttpRequest();
     request.responseType = "document";
     request.open("GET", `${form.dataset.terms}?${query}`);
@@ -174,7 +174,7 @@
     });
     request.send();
   };
-  for (const name of form?.dataset.terms ? ["user", "organization"] : []) {
+  for (const name of form?.dataset.terms ? ["user", "organization", "owner"] : []) {
     form.elements[name]?.addEventListener("change", loadTerms);
   }
 

@@ -41,7 +41,7 @@ async fn page(
     (form, expiration_choice): (EditForm, ExpirationChoice),
     problems: Problems,
 ) -> Result<Edit, Failure> {
-    let owner = (token.organization_id.as_str(), token.user_id.as_str());
+    let owner = (token.organization_id.as_str(), token.user_id.as_str(), token.owner_kind);
     let terms = Terms::read(console, visit, owner).await?;
     let terms = if Policy::binds(&token) { terms } else { terms.unbound() };
     let as_it_is = match &subject.token.expires {
@@ -53,6 +53,7 @@ async fn page(
         subject,
         expiration_options: terms.expiration_options_of(token.create_time, visit.now).or_keep(as_it_is),
         allowed: terms.scopes(),
+        grants: super::new::grants(visit.caller()) || form.grant.is_begun(),
         lines: form.lines(&token, &expiration_choice),
         form,
         expiration_choice,

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use time::OffsetDateTime;
 
 use super::expiration::{ChosenExpiration, ExpirationChoice, KEEP};
+use super::grant_form::GrantForm;
 use super::new_form::{labels, networks, scopes};
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
@@ -18,6 +19,9 @@ use crate::tokens::update::TokenChange;
 /// How much of a value is shown, in characters.
 const VALUE: usize = 100;
 
+/// The place of the grant among the marks of a version.
+const GRANT: usize = 4;
+
 /// The form as it was typed.
 #[derive(Debug, Default, Clone)]
 pub(super) struct EditForm {
@@ -25,6 +29,7 @@ pub(super) struct EditForm {
     pub(super) scopes: String,
     pub(super) labels: String,
     pub(super) networks: String,
+    pub(super) grant: GrantForm,
     /// What the token was when the form was made: a mark of each part that can be changed.
     pub(super) version: String,
 }
@@ -43,6 +48,7 @@ impl EditForm {
             scopes: token.scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" "),
             labels: lines(token.labels.iter().map(|(key, value)| format!("{key}={value}")).collect()),
             networks: lines(token.allowed_cidrs.iter().map(ToString::to_string).collect()),
+            grant: GrantForm::of(token.grant.as_ref()),
             version: String::new(),
         }
     }
@@ -53,6 +59,7 @@ impl EditForm {
             scopes: fields.get("scopes").to_owned(),
             labels: fields.get("labels").to_owned(),
             networks: fields.get("networks").to_owned(),
+            grant: GrantForm::posted(fields),
             version: fields.typed("version"),
         }
     }
@@ -73,6 +80,7 @@ impl EditForm {
         let labels = labels(&self.labels).map_err(|problem| problems.add("labels", problem)).ok();
         let allowed_cidrs =
             networks(&self.networks).map_err(|problem| problems.add("networks", problem)).ok();
+        let grant = self.grant.parse(&mut problems);
         let expiration = expiration_choice.parse(&mut problems).and_then(ChosenExpiration::expiration);
         if !problems.is_empty() {
             return Err(problems);
@@ -83,15 +91,16 @@ impl EditForm {
             scopes: scopes.filter(|scopes| *scopes != token.scopes),
             expiration,
             allowed_cidrs: allowed_cidrs.filter(|networks| *networks != token.allowed_cidrs),
-            grant: None,
+            grant: grant.filter(|grant| *grant != token.grant),
             last_root: LastRoot::Refuse,
         };
-        let TokenChange { name, labels, scopes, expiration, allowed_cidrs, .. } = &change;
+        let TokenChange { name, labels, scopes, expiration, allowed_cidrs, grant, .. } = &change;
         if name.is_none()
             && labels.is_none()
             && scopes.is_none()
             && expiration.is_none()
             && allowed_cidrs.is_none()
+            && grant.is_none()
         {
             return Err(Problems::one("name", "Nothing differs from what is stored."));
         }
@@ -123,6 +132,10 @@ impl EditForm {
             call = if pairs.is_empty() { call.flag("no-labels", None) } else { call };
             paths.push("labels");
         }
+        if self.grant.whole() != stored.grant.whole() {
+            call = if self.grant.is_set { self.grant.said(call) } else { call.flag("no-grant", None) };
+            paths.push("grant");
+        }
         if expiration_choice.parse(&mut Problems::default()).and_then(ChosenExpiration::expiration).is_some()
         {
             call = expiration_choice.said(call, "");
@@ -151,7 +164,8 @@ impl EditForm {
     ) -> Self {
         let stored = Self::of(token);
         let (typed_marks, stored_marks) = (self.marks(token), stored.marks(token));
-        let before: Vec<&str> = self.version.split('-').collect();
+        let version = self.version;
+        let before: Vec<&str> = version.split('-').collect();
         let mut parts = [
             ("name", self.name, &stored.name),
             ("scopes", self.scopes, &stored.scopes),
@@ -167,23 +181,29 @@ impl EditForm {
                 problems.add(field, format!("Somebody else changed this. Now it is: {}", shown(has)));
             }
         }
+        let (mine, theirs) = (self.grant.whole(), stored.grant.whole());
+        let before = before.get(GRANT).copied().unwrap_or_default();
+        let grant = if mark(&mine) == before { stored.grant.clone() } else { self.grant };
+        if mark(&mine) != before && mark(&theirs) != before && mine != theirs {
+            problems.add("grant", format!("Somebody else changed this. Now it is: {}", shown(&theirs)));
+        }
         if expiration_choice.choice != KEEP
-            && stored_marks.last().map(String::as_str) != before.last().copied()
+            && stored_marks.last().map(String::as_str) != version.rsplit('-').next()
         {
             problems.add(expiration_choice.field(), "Somebody else changed the expiration.");
         }
         let [(_, name, _), (_, scopes, _), (_, labels, _), (_, networks, _)] = parts;
-        Self { name, scopes, labels, networks, version: stored.version }
+        Self { name, scopes, labels, networks, grant, version: stored.version }
     }
 
     /// Returns what identifies each part of a token that can be changed; the last is its expiration, which the form has
     /// elsewhere.
-    fn marks(&self, token: &Token) -> [String; 5] {
+    fn marks(&self, token: &Token) -> [String; 6] {
         let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let end = token.expire_time.map(OffsetDateTime::unix_timestamp_nanos);
         let parts = [self.name.clone(), words(&self.scopes), words(&self.labels), words(&self.networks)];
         let [name, scopes, labels, networks] = parts.map(|part| mark(&part));
-        [name, scopes, labels, networks, mark(&format!("{end:?}"))]
+        [name, scopes, labels, networks, mark(&self.grant.whole()), mark(&format!("{end:?}"))]
     }
 }
 

@@ -4,13 +4,16 @@
 use form_urlencoded::Serializer;
 
 use super::terms::is_reserved;
-use crate::domain::{Scope, Token};
+use crate::domain::{OwnerKind, Scope, Token};
 
 /// Returns the address; with the organization for those who see several.
 pub(super) fn address(token: &Token, organizations: bool) -> String {
     let mut query = Serializer::new(String::new());
     query.append_pair("name", token.name.as_str());
     query.append_pair("user", token.user_id.as_str());
+    if token.owner_kind == OwnerKind::Service {
+        query.append_pair("owner", token.owner_kind.word());
+    }
     if organizations {
         query.append_pair("organization", token.organization_id.as_str());
     }

@@ -11,6 +11,7 @@ use super::view::TokenView;
 use crate::api::console::failure::{Failure, of_action, unrendered};
 use crate::api::console::form::Problems;
 use crate::api::console::interface::{Console, PageRequest, html};
+use crate::api::console::owners::TypedOwner;
 use crate::domain::{Caller, Permission, Reach};
 use crate::tokens::ActionError;
 use crate::tokens::list::ListTokens;
@@ -75,6 +76,8 @@ pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Resul
 /// in an organization that the list does not say.
 fn user_end(caller: &Caller, query: &ListQuery) -> Option<String> {
     let one = !query.user.is_empty() && (caller.reach() != Reach::Any || !query.organization.is_empty());
-    (one && caller.require(Permission::Write).is_ok())
-        .then(|| user::address(&query.organization, &query.user))
+    (one && caller.require(Permission::Write).is_ok()).then(|| {
+        let (organization, user) = (query.organization.clone(), query.user.clone());
+        TypedOwner { organization, user, kind: query.owner.clone() }.at(user::PATH)
+    })
 }

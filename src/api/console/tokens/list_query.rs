@@ -6,6 +6,7 @@ use time::format_description::well_known::Iso8601;
 use time::{Date, OffsetDateTime, Time};
 
 use crate::api::console::form::{Fields, Problems};
+use crate::api::console::owners::parse_kind;
 use crate::domain::page::{Listing, NamePart, Order};
 use crate::domain::{FieldError, OrganizationId, TokenState, UserId};
 
@@ -22,6 +23,8 @@ pub(super) const STATES: [(&str, &str, TokenState); 4] = [
 pub(super) struct ListQuery {
     pub(super) name: String,
     pub(super) user: String,
+    /// The name of a kind of owner.
+    pub(super) owner: String,
     pub(super) organization: String,
     pub(super) states: Vec<String>,
     pub(super) created_after: String,
@@ -37,6 +40,7 @@ impl ListQuery {
         Self {
             name: fields.typed("name"),
             user: fields.get("user").to_owned(),
+            owner: fields.typed("owner"),
             organization: fields.get("organization").to_owned(),
             states: fields.all("state").filter(|state| !state.is_empty()).map(str::to_owned).collect(),
             created_after: fields.typed("created_after"),
@@ -99,10 +103,11 @@ impl ListQuery {
         self.at("").replacen("/tokens?", "/tokens/live?", 1)
     }
 
-    fn texts(&self) -> [(&'static str, &String); 7] {
+    fn texts(&self) -> [(&'static str, &String); 8] {
         [
             ("name", &self.name),
             ("user", &self.user),
+            ("owner", &self.owner),
             ("organization", &self.organization),
             ("created_after", &self.created_after),
             ("created_before", &self.created_before),
@@ -119,6 +124,7 @@ impl ListQuery {
         let mut problems = Problems::default();
         let name_contains = problems.take("name", given(&self.name, NamePart::parse), "The name");
         let user_id = problems.take("user", given(&self.user, UserId::parse), "The user");
+        let owner_kind = problems.take("owner", parse_kind(&self.owner), "The owner");
         let organization_id = problems.take(
             "organization",
             given(&self.organization, OrganizationId::parse),
@@ -134,7 +140,7 @@ impl ListQuery {
             Some(Listing {
                 organization_id: organization_id?,
                 user_id: user_id?,
-                owner_kind: None,
+                owner_kind: owner_kind?,
                 states: states.map(|(_, _, state)| *state).collect(),
                 created_after: created_after?,
                 created_before: created_before?,
@@ -165,12 +171,12 @@ mod tests {
 
     #[test]
     fn what_stands_in_the_address_is_what_is_listed_and_stands_in_the_next_one() {
-        let text =
-            "name=lap&user=ada+l&state=active&state=revoked&expires_before=2026-12-31&order=expires&x=y";
+        let text = "name=lap&user=ada+l&owner=service&state=active&state=revoked&expires_before=2026-12-31&order=expires&x=y";
         let query = ListQuery::read(&Fields::read(text.as_bytes()));
         let listing = query.parse().unwrap();
         assert_eq!(listing.states, [TokenState::Active, TokenState::Revoked]);
         assert_eq!(listing.order, Order::ExpireTime);
+        assert_eq!(listing.owner_kind, Some(crate::domain::OwnerKind::Service));
         assert_eq!(listing.expires_before, Some(time::macros::datetime!(2026-12-31 00:00 UTC)));
         let next = query.at("abc");
         let again = ListQuery::read(&Fields::read(next.strip_prefix("/tokens?").unwrap().as_bytes()));
@@ -181,10 +187,10 @@ mod tests {
     #[test]
     fn every_filter_that_is_not_valid_is_named() {
         let long = "x".repeat(201);
-        let text = format!("name={long}&user={long}&created_after=yesterday&unused_since=2026-02-30");
+        let text = format!("name={long}&user={long}&owner=x&created_after=yesterday&unused_since=2026-02-30");
         let query = ListQuery::read(&Fields::read(text.as_bytes()));
         let problems = query.parse().unwrap_err();
         let fields: Vec<_> = problems.all().iter().map(|(field, _)| *field).collect();
-        assert_eq!(fields, ["name", "user", "created_after", "unused_since"]);
+        assert_eq!(fields, ["name", "user", "owner", "created_after", "unused_since"]);
     }
 }

@@ -209,10 +209,12 @@ impl News {
         // One whose organization is not known is shown to nobody.
         let Some(of_change) = &change.organization_id else { return false };
         let user = change.token.as_ref().map(|token| &token.user_id);
+        let kind = change.token.as_ref().map(|token| token.owner_kind);
         self.sees(change)
             && self.organization.as_ref().is_none_or(|own| own == of_change)
             && self.listing.organization_id.as_ref().is_none_or(|listed| listed == of_change)
             && self.listing.user_id.as_ref().zip(user).is_none_or(|(listed, user)| listed == user)
+            && self.listing.owner_kind.zip(kind).is_none_or(|(listed, kind)| listed == kind)
     }
 
     /// Sends what was collected, or a sign of life, if the session goes on.

@@ -20,7 +20,7 @@ use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::clock;
 use crate::domain::policy::Rule;
-use crate::domain::{AccessError, Bound, Permission, Reach, ReservedScope, Violations};
+use crate::domain::{AccessError, Bound, Caller, Permission, Reach, ReservedScope, Violations};
 use crate::secret::FormNonce;
 use crate::tokens::ActionError;
 
@@ -112,15 +112,23 @@ pub(super) fn refused(error: &ActionError, expiration_choice: &ExpirationChoice)
                     expiration_choice.field()
                 }
                 AccessError::WiderNetworks | AccessError::Exceeds(Bound::Networks) => "networks",
-                AccessError::MissingScope(_) | AccessError::Exceeds(Bound::Grant) => {
-                    return Problems::default();
-                }
+                AccessError::Exceeds(Bound::Grant) => "grant",
+                AccessError::MissingScope(_) => return Problems::default(),
             };
             Problems::one(field, of_action(error).text)
+        }
+        ActionError::Invalid(violations) if violations.list().iter().any(|of| of.field == "grant") => {
+            let texts = violations.list().iter().map(|violation| violation.description.as_str());
+            Problems::one("grant", format!("What it may give {}.", texts.collect::<Vec<_>>().join("; ")))
         }
         ActionError::Invalid(violations) => Problems::one(expiration_choice.field(), invalid_end(violations)),
         _ => Problems::default(),
     }
+}
+
+/// Returns whether the caller may give tokens that give others in turn.
+pub(super) fn grants(caller: &Caller) -> bool {
+    [ReservedScope::Own, ReservedScope::Write].into_iter().any(|scope| caller.offers_with_grant(scope))
 }
 
 /// Says what is wrong with an expiration that only the database's clock shows.
@@ -141,12 +149,18 @@ async fn page(
     if let Some(own) = own.filter(|_| form.user.is_empty()) {
         own.as_str().clone_into(&mut form.user);
     }
-    let terms = Terms::read(console, visit, (&form.organization, &form.user)).await?;
+    let kind = caller.offered_kind();
+    if let Some(kind) = kind {
+        kind.word().clone_into(&mut form.owner);
+    }
+    let terms = Terms::read(console, visit, (&form.organization, &form.user, form.kind())).await?;
     let allowed = terms.scopes();
     form.offer(&allowed);
     let privileges = PRIVILEGES.into_iter().filter(|(scope, _)| terms.offers(caller, *scope));
     Ok(New {
         own: own.is_some(),
+        kind: kind.is_some(),
+        grants: grants(caller),
         limited: caller.offered_scopes().is_some(),
         frame: visit.frame(),
         expiration_choice: form.expiration_choice.clone(),

@@ -2,9 +2,11 @@
 //! functions, used by the page of the form and its template.
 
 use super::expiration::ExpirationChoice;
+use super::grant_form::GrantForm;
 use super::terms::is_reserved;
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems};
+use crate::api::console::owners::parse_kind;
 use crate::api::console::pages::shortened;
 use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::scope::MAX_SCOPES;
@@ -18,6 +20,8 @@ pub(super) struct NewForm {
     pub(super) nonce: String,
     pub(super) name: String,
     pub(super) user: String,
+    /// The name of a kind of owner; empty: a person.
+    pub(super) owner: String,
     pub(super) organization: String,
     pub(super) expiration_choice: ExpirationChoice,
     /// Those scopes that were ticked.
@@ -28,6 +32,7 @@ pub(super) struct NewForm {
     pub(super) privileges: Vec<String>,
     pub(super) labels: String,
     pub(super) networks: String,
+    pub(super) grant: GrantForm,
 }
 
 impl NewForm {
@@ -36,6 +41,7 @@ impl NewForm {
             nonce: fields.typed("form"),
             name: fields.typed("name"),
             user: fields.typed("user"),
+            owner: fields.typed("owner"),
             organization: fields.typed("organization"),
             expiration_choice: ExpirationChoice::posted(fields),
             ticked: fields.all("scope").map(str::to_owned).collect(),
@@ -43,6 +49,7 @@ impl NewForm {
             privileges: fields.all("privilege").map(str::to_owned).collect(),
             labels: fields.get("labels").to_owned(),
             networks: fields.get("networks").to_owned(),
+            grant: GrantForm::posted(fields),
         }
     }
 
@@ -56,6 +63,7 @@ impl NewForm {
         form.labels = several("label");
         form.networks = several("network");
         form.privileges.clear();
+        form.grant = GrantForm::default();
         if form.expiration_choice.choice == "never" {
             form.expiration_choice.choice.clear();
         }
@@ -81,7 +89,15 @@ impl NewForm {
 
     /// Returns whether a field that is folded away was filled in.
     pub(super) fn has_more(&self) -> bool {
-        !self.labels.trim().is_empty() || !self.networks.trim().is_empty() || !self.privileges.is_empty()
+        !self.labels.trim().is_empty()
+            || !self.networks.trim().is_empty()
+            || !self.privileges.is_empty()
+            || self.grant.is_begun()
+    }
+
+    /// Returns what was chosen as the kind of owner.
+    pub(super) fn kind(&self) -> OwnerKind {
+        OwnerKind::from_word(&self.owner).unwrap_or_default()
     }
 
     /// Returns the form's nonce.
@@ -103,14 +119,16 @@ impl NewForm {
             let parsed = OrganizationId::parse(&self.organization).map(Some);
             problems.take("organization", parsed, "The organization")
         };
+        let kind = problems.take("owner", parse_kind(&self.owner), "The owner");
         let expiration = self.expiration_choice.required(&mut problems);
         let scopes = scopes(&self.words(), &mut problems);
         let labels = labels(&self.labels).map_err(|problem| problems.add("labels", problem)).ok();
         let allowed_cidrs =
             networks(&self.networks).map_err(|problem| problems.add("networks", problem)).ok();
+        let grant = self.grant.parse(&mut problems);
         let request = (|| {
             Some(CreateToken {
-                owner_kind: OwnerKind::User,
+                owner_kind: kind?.unwrap_or_default(),
                 organization_id: organization_id?,
                 user_id: user_id?,
                 name: name?,
@@ -118,7 +136,7 @@ impl NewForm {
                 scopes: scopes?,
                 labels: labels?,
                 allowed_cidrs: allowed_cidrs?,
-                grant: None,
+                grant: grant?,
                 request_id: Some(request_id),
             })
         })();
@@ -143,7 +161,12 @@ impl NewForm {
         let networks: Vec<String> = words(&self.networks).map(str::to_owned).collect();
         let labels = pairs(&self.labels).unwrap_or_default();
         let call = self.expiration_choice.said(call, "30d").texts("scope", "scopes", &scopes);
-        call.labels(&labels).texts("cidr", "allowedCidrs", &networks).lines()
+        let call = call.labels(&labels).texts("cidr", "allowedCidrs", &networks);
+        let call = match self.kind() {
+            OwnerKind::Service => call.flag("service", None).set("ownerKind", "OWNER_KIND_SERVICE".into()),
+            _ => call,
+        };
+        self.grant.said(call).lines()
     }
 }
 
@@ -241,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_link_fills_in_a_form_and_decides_nothing() {
-        let text = "name=ci&scope=a:b&scope=c&expiration=never&privilege=tokend:root&scope=tokend:write&scopes=tokend:root";
+        let text = "name=ci&grant=1&grant_users=ada&scope=a:b&scope=c&expiration=never&privilege=tokend:root&scope=tokend:write&scopes=tokend:root";
         let mut form = NewForm::prefilled(&Fields::read(text.as_bytes()));
         form.offer(&["c".to_owned()]);
         assert_eq!((&*form.name, &*form.scopes, &*form.expiration_choice.choice), ("ci", "a:b", ""));
@@ -249,6 +272,7 @@ mod tests {
             form.has_scope("c")
                 && !form.has_privilege("tokend:root")
                 && !form.lines().tokend.contains("tokend:")
+                && !form.grant.is_begun()
         );
         let preset = NewForm::prefilled(&Fields::read(b"expiration=30d"));
         assert_eq!(preset.expiration_choice.choice, "30d");

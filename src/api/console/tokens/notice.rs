@@ -10,7 +10,7 @@ use crate::api::console::session::visit::Visit;
 
 /// What was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
+pub(in crate::api::console) enum Act {
     Revoked,
     Disabled,
     Enabled,
@@ -28,11 +28,11 @@ impl Act {
     ];
 
     /// Returns the act of this name.
-    pub(super) fn named(word: &str) -> Option<Self> {
+    pub(in crate::api::console) fn named(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|(_, name)| *name == word).map(|(act, _)| act)
     }
 
-    pub(super) fn word(self) -> &'static str {
+    pub(in crate::api::console) fn word(self) -> &'static str {
         Self::ALL.into_iter().find(|(act, _)| *act == self).map_or("", |(_, word)| word)
     }
 
@@ -49,16 +49,22 @@ impl Act {
 
 /// What a page says of an act.
 #[derive(Debug, Clone)]
-pub(super) struct Notice {
-    pub(super) says: &'static str,
+pub(in crate::api::console) struct Notice {
+    pub(in crate::api::console) says: &'static str,
     /// From when on it holds everywhere: for people, and for machines.
-    pub(super) effective: (String, String),
+    pub(in crate::api::console) effective: (String, String),
     /// The server's time, by which the page counts down.
-    pub(super) now: String,
+    pub(in crate::api::console) now: String,
 }
 
 /// Returns the path with the notice of an act on `what` added to its query.
-pub(super) fn address(visit: &Visit, path: &str, act: Act, what: &str, effective: OffsetDateTime) -> String {
+pub(in crate::api::console) fn address(
+    visit: &Visit,
+    path: &str,
+    act: Act,
+    what: &str,
+    effective: OffsetDateTime,
+) -> String {
     let micros = effective.unix_timestamp_nanos() / 1_000;
     let signed = text(act, what, micros);
     let mut query = Serializer::new(String::new());
@@ -70,7 +76,7 @@ pub(super) fn address(visit: &Visit, path: &str, act: Act, what: &str, effective
 }
 
 /// Reads the notice of an act on `what`; `None` if there is none, or it is not this session's.
-pub(super) fn read(visit: &Visit, fields: &Fields<'_>, what: &str) -> Option<(Act, Notice)> {
+pub(in crate::api::console) fn read(visit: &Visit, fields: &Fields<'_>, what: &str) -> Option<(Act, Notice)> {
     let act = Act::named(fields.get("done"))?;
     let micros: i128 = fields.get("from").parse().ok()?;
     if !visit.key.accepts_notice(&text(act, what, micros), fields.get("sign")) {

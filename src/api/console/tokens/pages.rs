@@ -14,6 +14,7 @@ use super::view::TokenView;
 use crate::api::console::commands::Lines;
 use crate::api::console::form::Problems;
 use crate::api::console::moments::Moment;
+use crate::api::console::owners::TypedOwner;
 use crate::api::console::pages::Frame;
 
 /// The list of tokens.
@@ -50,6 +51,10 @@ pub(super) struct New {
     pub(super) expiration_options: ExpirationOptions,
     /// Whether the user is the session's own, which cannot be changed.
     pub(super) own: bool,
+    /// Whether the kind of owner is the session's own, which cannot be changed.
+    pub(super) kind: bool,
+    /// Whether it may give others in turn.
+    pub(super) grants: bool,
     /// The scopes that the policy and the session's token allow; empty: any, or none if they are limited.
     pub(super) allowed: Vec<String>,
     /// Whether the session's token limits the scopes.
@@ -84,6 +89,8 @@ pub(super) struct Acts {
     pub(super) disable: bool,
     pub(super) enable: bool,
     pub(super) revoke: bool,
+    /// Where its user is disabled, or enabled again, and whether that disables.
+    pub(super) user: Option<(String, bool)>,
     /// Where a form is for one like it.
     pub(super) like: Option<String>,
 }
@@ -188,6 +195,8 @@ pub(super) struct Edit {
     pub(super) expiration_options: ExpirationOptions,
     /// The scopes that the policy allows; empty: any.
     pub(super) allowed: Vec<String>,
+    /// Whether what it may give to others is shown.
+    pub(super) grants: bool,
     pub(super) problems: Problems,
     pub(super) outcome: Option<String>,
     pub(super) lines: Lines,
@@ -237,9 +246,8 @@ pub(super) struct Done {
 #[template(path = "tokens/user.html")]
 pub(super) struct UserRevocation {
     pub(super) frame: Frame,
-    pub(super) user: String,
-    pub(super) organization: String,
-    /// The same for people.
+    pub(super) owner: TypedOwner,
+    /// The organization and the user for people.
     pub(super) shown: (String, String),
     pub(super) tokens: Vec<TokenView>,
     /// Whether there are more than these.

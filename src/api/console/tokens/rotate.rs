@@ -57,7 +57,7 @@ async fn form(
     (problems, outcome): (Problems, Option<(String, bool)>),
 ) -> Result<Rotate, Failure> {
     let (subject, token) = Subject::read(console, visit, id).await?;
-    let owner = (token.organization_id.as_str(), token.user_id.as_str());
+    let owner = (token.organization_id.as_str(), token.user_id.as_str(), token.owner_kind);
     let terms = Terms::read(console, visit, owner).await?;
     let terms = if Policy::binds(&token) { terms } else { terms.unbound() };
     let is_own = visit.caller().is_token(id);

@@ -52,14 +52,17 @@ pub(super) fn named(id: &str) -> Result<TokenId, ActionError> {
 }
 
 /// Recognises who opens a page that leads to a change.
-pub(super) async fn opened(console: &Console, page_request: &PageRequest) -> Result<Visit, Failure> {
+pub(in crate::api::console) async fn opened(
+    console: &Console,
+    page_request: &PageRequest,
+) -> Result<Visit, Failure> {
     let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Change)?;
     Ok(visit)
 }
 
 /// Recognises who sends a form that changes something, and checks that it is the session's own.
-pub(super) async fn sent(
+pub(in crate::api::console) async fn sent(
     console: &Console,
     page_request: &PageRequest,
     fields: &Fields<'_>,
@@ -71,7 +74,7 @@ pub(super) async fn sent(
 }
 
 /// Returns whether an error is said on the page of its form: the person can do something about it there.
-pub(super) fn is_said_there(error: &ActionError) -> bool {
+pub(in crate::api::console) fn is_said_there(error: &ActionError) -> bool {
     matches!(
         error,
         ActionError::LastRoot(_)
@@ -85,7 +88,11 @@ pub(super) fn is_said_there(error: &ActionError) -> bool {
 }
 
 /// Fails with an error of an action. If the session's token was ended meanwhile, asks for a sign-in.
-pub(super) fn failed(console: &Console, page_request: &PageRequest, error: ActionError) -> Failure {
+pub(in crate::api::console) fn failed(
+    console: &Console,
+    page_request: &PageRequest,
+    error: ActionError,
+) -> Failure {
     match error {
         ActionError::Credential(error) => {
             gate::sign_in_required(console, page_request, SignInReason::Credential(error))

@@ -36,12 +36,12 @@ impl Terms {
     pub(super) async fn read(
         console: &Console,
         visit: &Visit,
-        (organization, user): (&str, &str),
+        (organization, user, kind): (&str, &str, OwnerKind),
     ) -> Result<Self, Failure> {
         let caller = visit.caller();
         let organization = OrganizationId::parse(organization).ok().filter(|_| !organization.is_empty());
         let user = UserId::parse(user).ok();
-        let user = user.as_ref().map(|user| (user, OwnerKind::User));
+        let user = user.as_ref().map(|user| (user, kind));
         let actions = &console.integrations.context.actions;
         let read = match actions.creation_terms(caller, organization, user).await {
             Err(ActionError::Access(AccessError::ForeignOrganization)) => {
@@ -107,7 +107,7 @@ impl Terms {
     pub(super) fn offers(&self, caller: &Caller, scope: ReservedScope) -> bool {
         let mut allowed = self.policy.allowed_scopes.iter().peekable();
         let any = scope == ReservedScope::Root || allowed.peek().is_none();
-        caller.offers(scope) && (any || allowed.any(|allowed| allowed.as_str() == scope.word()))
+        caller.offers_with_grant(scope) && (any || allowed.any(|allowed| allowed.as_str() == scope.word()))
     }
 
     /// Says which of the user's tokens the new one is; `None` without a limit or a user.

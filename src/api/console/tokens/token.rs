@@ -11,6 +11,7 @@ use super::view::TokenView;
 use super::{like, notice};
 use crate::api::console::failure::Failure;
 use crate::api::console::interface::{Console, PageRequest};
+use crate::api::console::owners::TypedOwner;
 use crate::api::console::pages::visible;
 use crate::api::console::session::visit::Visit;
 use crate::domain::event::EventKind;
@@ -60,6 +61,9 @@ fn acts(caller: &Caller, token: &Token, visit: &Visit, organizations: bool) -> A
     let writes = extent.is_ok_and(|extent| extent.includes(token));
     let state = token.state(visit.now);
     let manages = writes && caller.may_manage(token).is_ok() && state != TokenState::Revoked;
+    let may_end_all = writes
+        && caller.require(Permission::Write).is_ok()
+        && caller.may_end_all(&token.user_id, token.owner_kind).is_ok();
     let gives = manages && caller.may_give_again(token).is_ok();
     Acts {
         edit: gives,
@@ -67,6 +71,12 @@ fn acts(caller: &Caller, token: &Token, visit: &Visit, organizations: bool) -> A
         disable: manages && state == TokenState::Active,
         enable: gives && token.disable_time.is_some(),
         revoke: manages,
+        user: may_end_all.then(|| {
+            let organization = if organizations { token.organization_id.as_str() } else { "" };
+            let owner = TypedOwner::new(organization, token.user_id.as_str(), token.owner_kind);
+            let disables = token.user_disable_time.is_none();
+            (owner.at(if disables { "/users/disable" } else { "/users/enable" }), disables)
+        }),
         like: writes.then(|| like::address(token, organizations)),
     }
 }

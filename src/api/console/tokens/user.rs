@@ -2,7 +2,6 @@
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use form_urlencoded::Serializer;
 
 use super::notice::{self, Act};
 use super::pages::UserRevocation;
@@ -13,12 +12,13 @@ use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Fields, Problems};
 use crate::api::console::interface::{Console, PageRequest, go_to};
+use crate::api::console::owners::TypedOwner;
 use crate::api::console::pages::visible;
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
+use crate::domain::TokenState;
 use crate::domain::page::{Listing, Order};
 use crate::domain::root::LastRoot;
-use crate::domain::{OrganizationId, OwnerKind, TokenState, UserId};
 use crate::secret::TokenId;
 use crate::tokens::list::{ListTokens, Page};
 use crate::tokens::users::NamedUser;
@@ -29,32 +29,8 @@ const SHOWN: u32 = 25;
 /// The most bytes that a token takes in the use case and on the page.
 const EACH: usize = 32 << 10;
 
-/// Returns the address of the page for a user.
-pub(super) fn address(organization: &str, user: &str) -> String {
-    let mut query = Serializer::new(String::new());
-    query.append_pair("user", user);
-    if !organization.is_empty() {
-        query.append_pair("organization", organization);
-    }
-    format!("/tokens/user?{}", query.finish())
-}
-
-/// The user that a page is about.
-struct Owner {
-    organization: Option<OrganizationId>,
-    user: UserId,
-}
-
-impl Owner {
-    fn read(fields: &Fields<'_>, problems: &mut Problems) -> Option<Self> {
-        let text = fields.get("organization");
-        let organization = OrganizationId::parse(text).map(Some);
-        let organization = if text.is_empty() { Ok(None) } else { organization };
-        let user = problems.take("user", UserId::parse(fields.get("user")), "The user");
-        let organization = problems.take("organization", organization, "The organization");
-        Some(Self { organization: organization?, user: user? })
-    }
-}
+/// The path of the page.
+pub(super) const PATH: &str = "/tokens/user";
 
 /// Asks whether to revoke them.
 pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
@@ -69,20 +45,18 @@ async fn question(
     fields: &Fields<'_>,
     mut problems: Problems,
 ) -> Result<UserRevocation, Failure> {
-    let (organization, user) = (fields.get("organization").to_owned(), fields.get("user").to_owned());
-    let found = match Owner::read(fields, &mut problems) {
+    let owner = TypedOwner::read(fields);
+    let found = match owner.parse(&mut problems) {
         Some(owner) => tokens(console, visit, owner).await?,
         None => Page { tokens: Vec::new(), next_page_token: None },
     };
-    let shown = (visible(&organization), visible(&user));
+    let shown = (visible(&owner.organization), visible(&owner.user));
     let reason = fields.typed("reason");
-    let what = format!("{organization} {user}");
     Ok(UserRevocation {
         frame: visit.frame(),
-        lines: lines(&organization, &user, &reason),
-        notice: notice::read(visit, fields, &what).map(|(_, notice)| notice),
-        organization,
-        user,
+        lines: lines(&owner, &reason),
+        notice: notice::read(visit, fields, &owner.subject()).map(|(_, notice)| notice),
+        owner,
         shown,
         tokens: found
             .tokens
@@ -98,15 +72,15 @@ async fn question(
 }
 
 /// Reads the first of the user's tokens that are not revoked yet.
-async fn tokens(console: &Console, visit: &Visit, owner: Owner) -> Result<Page, Failure> {
+async fn tokens(console: &Console, visit: &Visit, owner: NamedUser) -> Result<Page, Failure> {
     let context = &console.integrations.context;
     let most = EACH.saturating_mul(SHOWN as usize);
     let _room = context.response_memory.acquire_page(visit.share(), most).await?;
-    let organization_id = visit.caller().organization(owner.organization)?;
+    let organization_id = visit.caller().organization(owner.organization_id)?;
     let listing = Listing {
         organization_id: Some(organization_id),
-        user_id: Some(owner.user),
-        owner_kind: Some(OwnerKind::User),
+        user_id: Some(owner.user_id),
+        owner_kind: Some(owner.kind),
         states: vec![TokenState::Active, TokenState::Disabled, TokenState::Expired],
         created_after: None,
         created_before: None,
@@ -119,11 +93,9 @@ async fn tokens(console: &Console, visit: &Visit, owner: Owner) -> Result<Page, 
     Ok(context.actions.list_tokens(visit.caller(), request).await?)
 }
 
-fn lines(organization: &str, user: &str, reason: &str) -> Lines {
-    let call = Call::new(&["user", "revoke"], "RevokeUserTokens")
-        .text("organization", "organizationId", organization)
-        .text("reason", "reason", reason);
-    call.about("userId", user).lines()
+fn lines(owner: &TypedOwner, reason: &str) -> Lines {
+    let call = Call::new(&["user", "revoke"], "RevokeUserTokens").text("reason", "reason", reason);
+    owner.said(call).lines()
 }
 
 /// Revokes them. Sending the form again changes nothing.
@@ -131,9 +103,9 @@ pub(super) async fn revoke(console: &Console, page_request: &PageRequest) -> Res
     let fields = page_request.form();
     let mut visit = sent(console, page_request, &fields).await?;
     let mut problems = Problems::default();
-    let (owner, reason) =
-        (Owner::read(&fields, &mut problems), confirmed(&fields, Act::Revoked, &mut problems));
-    let (Some(owner), Some(reason)) = (owner, reason) else {
+    let owner = TypedOwner::read(&fields);
+    let (named, reason) = (owner.parse(&mut problems), confirmed(&fields, Act::Revoked, &mut problems));
+    let (Some(named), Some(reason)) = (named, reason) else {
         let page = question(console, &visit, &fields, problems).await?;
         return console.page(&visit, StatusCode::BAD_REQUEST, &page);
     };
@@ -145,14 +117,11 @@ pub(super) async fn revoke(console: &Console, page_request: &PageRequest) -> Res
     let forgetting = context.engine.begin_invalidation();
     let touch = |ids: &[TokenId]| forgetting.also(ids);
     let given = (&reason, LastRoot::Refuse);
-    let Owner { organization, user } = owner;
-    let named = NamedUser { organization_id: organization, user_id: user, kind: OwnerKind::User };
     let revoked = context.actions.revoke_user_tokens(visit.caller(), &named, given, &touch).await;
     match revoked {
         Ok(revoked) => {
-            let (organization, user) = (fields.get("organization"), fields.get("user"));
-            let (path, what) = (address(organization, user), format!("{organization} {user}"));
-            Ok(go_to(&notice::address(&visit, &path, Act::Revoked, &what, revoked.effective_time)))
+            let path = owner.at(PATH);
+            Ok(go_to(&notice::address(&visit, &path, Act::Revoked, &owner.subject(), revoked.effective_time)))
         }
         Err(error) if is_said_there(&error) => {
             let mut page = question(console, &visit, &fields, Problems::default()).await?;

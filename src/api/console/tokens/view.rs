@@ -2,6 +2,7 @@
 
 use time::{Duration, OffsetDateTime};
 
+use super::grant_form;
 use crate::api::console::moments::{Moment, exact, relative};
 use crate::api::console::pages::visible;
 use crate::domain::{OwnerKind, Token, TokenState};
@@ -42,6 +43,8 @@ pub(super) struct TokenView {
     /// Since when its user is disabled.
     pub(super) user_disabled: Option<Moment>,
     pub(super) is_service: bool,
+    /// What it may give to others; empty: all that its scopes allow.
+    pub(super) grant: Vec<String>,
 }
 
 impl TokenView {
@@ -83,6 +86,7 @@ impl TokenView {
             disabled: moment(token.disable_time),
             user_disabled: moment(token.user_disable_time),
             is_service: token.owner_kind == OwnerKind::Service,
+            grant: grant_form::shown(token.grant.as_ref()),
         }
     }
 
