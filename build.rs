@@ -8,7 +8,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use protox::Compiler;
 
 const INCLUDES: [&str; 1] = ["proto"];
-const FILES: [&str; 1] = ["tokend/v1/token_service.proto"];
+const FILES: [&str; 2] = ["tokend/v1/token_service.proto", "tokend/v1/login_service.proto"];
 
 /// Messages that the server writes by types of its own.
 const REPLIES: [(&str, &str); 2] = [

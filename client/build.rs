@@ -12,7 +12,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let mut compiler = Compiler::new(["proto"])?;
     // Source info keeps the comments.
-    compiler.include_source_info(true).include_imports(true).open_file("tokend/v1/token_service.proto")?;
+    let files = ["tokend/v1/token_service.proto", "tokend/v1/login_service.proto"];
+    compiler.include_source_info(true).include_imports(true).open_files(files)?;
     let redacted = redact::redacted(&compiler.descriptor_pool());
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     fs::write(out_dir.join("redacted.rs"), redacted.code)?;

@@ -82,6 +82,11 @@ impl Client {
         self.channel.clone()
     }
 
+    /// Returns the channel without the caller's credential, and how its calls are retried.
+    pub(crate) fn without_caller(&self) -> (Channel, Retries) {
+        (self.channel.clone(), self.retries)
+    }
+
     /// Returns the same caller over another client's connection.
     #[cfg(feature = "local")]
     pub(crate) fn over(&self, other: &Self) -> Self {

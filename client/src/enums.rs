@@ -89,6 +89,8 @@ of_the_contract! {
         UserDisabled,
         /// No link to the console can be made: the replica serves none, or the caller is a certificate.
         ConsoleLinkUnavailable,
+        /// The code of a login was used, has expired, or is of another login.
+        LoginCodeInvalid,
         /// Changes after the watcher's position may have been deleted.
         PositionTooOld,
         /// The watcher reads too slowly.

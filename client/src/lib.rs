@@ -38,6 +38,7 @@ mod grant;
 mod guard;
 #[cfg(feature = "local")]
 mod local;
+mod login;
 mod multiplex;
 #[cfg(any(feature = "guard", feature = "local"))]
 mod outage;

@@ -4,6 +4,7 @@
 use crate::admission::fair_limiter::Refused;
 use crate::admission::response_memory::ResponseMemoryError;
 use crate::auth::callers::Unauthenticated;
+use crate::auth::logins::ExchangeError;
 use crate::changefeed::hub::WatchError;
 use crate::domain::{AccessError, Violations};
 use crate::runtime::panics::Panicked;
@@ -30,12 +31,25 @@ pub(crate) enum CallError {
     #[error(transparent)]
     Watch(#[from] WatchError),
     #[error(transparent)]
+    Exchange(ExchangeError),
+    #[error(transparent)]
     Panicked(#[from] Panicked),
 }
 
 impl From<Violations> for CallError {
     fn from(violations: Violations) -> Self {
         Self::Invalid(violations)
+    }
+}
+
+impl From<ExchangeError> for CallError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Invalid => Self::Exchange(error),
+            ExchangeError::Credential(error) => AuthenticateError::from(error).into(),
+            ExchangeError::NotKnown(error) => error.into(),
+            ExchangeError::Refused(refused) => refused.into(),
+        }
     }
 }
 

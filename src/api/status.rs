@@ -42,6 +42,7 @@ impl From<&CallError> for Status {
             CallError::Refused(error) => refused(*error),
             CallError::ResponseMemory(error) => unread(*error),
             CallError::Watch(error) => watch(error),
+            CallError::Exchange(error) => plain(Code::Unauthenticated, ErrorReason::LoginCodeInvalid, error),
             CallError::Panicked(_) => internal(),
         }
     }

@@ -3,6 +3,7 @@
 
 pub mod callers;
 pub mod links;
+pub mod logins;
 pub mod peer;
 pub mod sessions;
 mod throttle;

@@ -13,17 +13,20 @@ use crate::config::{self, CallerSecret, Environment};
 use crate::secret::private_file::is_exposed;
 use crate::secret::{FormatError, Prefix, Secret};
 
-/// Reads the caller's secret and returns it with its origin: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`.
-pub(super) fn caller_secret(environment: &Environment) -> Result<(SecretString, &'static str), CommandError> {
+/// Reads the caller's secret and returns it with its origin: `TOKEND_SECRET` wins over `TOKEND_SECRET_FILE`. `None`:
+/// neither is set.
+pub(super) fn caller_secret(
+    environment: &Environment,
+) -> Result<Option<(SecretString, &'static str)>, CommandError> {
     let (secret, origin) = match config::caller_secret(environment)? {
         Some(CallerSecret::Text(secret)) => (secret, "TOKEND_SECRET"),
         Some(CallerSecret::File(path)) => {
             (first_line(&secret_file(path)?), "the file that TOKEND_SECRET_FILE names")
         }
-        None => return Err(ClientError::NoSecret.into()),
+        None => return Ok(None),
     };
     match malformed(secret.expose_secret()) {
-        None => Ok((secret, origin)),
+        None => Ok(Some((secret, origin))),
         Some(problem) => Err(ClientError::NotASecret { origin, problem }.into()),
     }
 }
@@ -90,7 +93,7 @@ mod tests {
         let value =
             caller_secret(&environment(&[("TOKEND_SECRET", &secret()), ("TOKEND_SECRET_FILE", "/nowhere")]));
 
-        let (value, origin) = value.unwrap();
+        let (value, origin) = value.unwrap().unwrap();
         assert_eq!((value.expose_secret(), origin), (&*secret(), "TOKEND_SECRET"));
     }
 
@@ -105,7 +108,7 @@ mod tests {
         let refused = read();
         assert!(matches!(refused, Err(CommandError::Client(ClientError::SecretFileExposed { .. }))));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(read().unwrap().0.expose_secret(), secret());
+        assert_eq!(read().unwrap().unwrap().0.expose_secret(), secret());
     }
 
     #[test]

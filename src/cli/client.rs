@@ -6,11 +6,13 @@ use std::error::Error as _;
 use std::fs;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use tokend_client::{Connection, ConnectionError, ErrorKind, RawClient, Repeatable};
 use tonic::{ConnectError, Request, Response, Status};
 
 use super::caller::caller_secret;
 pub(super) use super::client_error::ClientError;
+use super::login::renewal::secret;
 use super::{CommandError, RpcError, unreachable};
 pub(super) use crate::config::AddressFlag;
 use crate::config::{AddressSettings, Environment};
@@ -22,12 +24,22 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// server may restart.
 const ATTEMPTS: u32 = 8;
 
+/// Where the caller's secret is from.
+#[derive(Debug, Clone, Copy)]
+enum SecretOrigin {
+    /// This setting.
+    Setting(&'static str),
+    /// `tokend login`.
+    Login,
+}
+
 /// The address of a running tokend, and how to connect to it.
+#[derive(Clone)]
 pub(super) struct ServerAddress {
     text: String,
     setting: &'static str,
     connection: Connection,
-    origin: Option<&'static str>,
+    origin: Option<SecretOrigin>,
 }
 
 impl ServerAddress {
@@ -47,7 +59,21 @@ impl ServerAddress {
         Ok(Self { text: url, setting, connection, origin: None })
     }
 
-    /// Creates a client without a caller; must be called within a runtime. Sends nothing yet.
+    /// Returns the URL as it was given.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Sets the secret of a login as that of the caller.
+    pub(super) fn of_login(self, secret: SecretString) -> Self {
+        self.of_caller(secret, SecretOrigin::Login)
+    }
+
+    fn of_caller(self, secret: SecretString, origin: SecretOrigin) -> Self {
+        Self { connection: self.connection.secret(secret), origin: Some(origin), ..self }
+    }
+
+    /// Creates a client, without a caller unless one was set; must be called within a runtime. Sends nothing yet.
     pub(super) fn open(self) -> Result<Client, ClientError> {
         let inner = self.connection.open().map_err(|error| match error {
             ConnectionError::Address(problem) => ClientError::Address { setting: self.setting, problem },
@@ -62,17 +88,22 @@ impl ServerAddress {
 pub(super) struct Client {
     address: String,
     setting: &'static str,
-    origin: Option<&'static str>,
+    origin: Option<SecretOrigin>,
     inner: tokend_client::Client,
 }
 
 impl Client {
-    /// Reads the caller's secret and creates its client; must be called within a runtime. Sends nothing yet.
-    pub(super) fn open(address: AddressFlag, environment: &Environment) -> Result<Self, CommandError> {
-        let mut address = ServerAddress::resolve(address, environment)?;
-        let (secret, origin) = caller_secret(environment)?;
-        address.connection = address.connection.secret(secret);
-        address.origin = Some(origin);
+    /// Reads the caller's secret and creates its client; must be called within a runtime. Without a secret in the
+    /// settings it is that of the login at this address, which is renewed if it is due; otherwise sends nothing yet.
+    pub(super) async fn open(address: AddressFlag, environment: &Environment) -> Result<Self, CommandError> {
+        let address = ServerAddress::resolve(address, environment)?;
+        let address = match caller_secret(environment)? {
+            Some((secret, setting)) => address.of_caller(secret, SecretOrigin::Setting(setting)),
+            None => match secret(&address.text, &address.connection, environment).await? {
+                Some(secret) => address.of_login(secret),
+                None => return Err(ClientError::NoSecret.into()),
+            },
+        };
         Ok(address.open()?)
     }
 
@@ -138,8 +169,13 @@ impl Client {
             }
             .into(),
             ErrorKind::Unauthenticated if let Some(origin) = self.origin => {
-                let (address, source) = (self.address.clone(), error.into());
-                ClientError::NotAccepted { address, origin, source }.into()
+                let address = self.address.clone();
+                match origin {
+                    SecretOrigin::Setting(origin) => {
+                        ClientError::NotAccepted { address, origin, source: error.into() }.into()
+                    }
+                    SecretOrigin::Login => ClientError::LoginEnded { address }.into(),
+                }
             }
             _ => RpcError::from(error).into(),
         }

@@ -9,7 +9,9 @@ use thiserror::Error;
 
 use tokend_client::ConnectionError;
 
-use super::RpcError;
+use super::login::callback::CodeError;
+use super::login::file::LoginFileError;
+use super::{CommandError, RpcError};
 
 /// Why a running tokend could not be asked.
 #[derive(Debug, Error)]
@@ -55,10 +57,38 @@ pub enum ClientError {
     },
     /// No secret is given.
     #[error(
-        "no secret of a caller: set TOKEND_SECRET, or set TOKEND_SECRET_FILE to the path of a file that \
-         holds it"
+        "no secret of a caller: run `tokend login`, or set TOKEND_SECRET, or set TOKEND_SECRET_FILE to the path of a \
+         file that holds it"
     )]
     NoSecret,
+    /// There is no login at this address.
+    #[error("not logged in at {address}: run `tokend login`")]
+    NotLoggedIn {
+        /// The address.
+        address: String,
+    },
+    /// The server does not accept the login any more.
+    #[error("the login at {address} has ended: run `tokend login`")]
+    LoginEnded {
+        /// The address.
+        address: String,
+    },
+    /// The login could not be revoked.
+    #[error(
+        "still logged in, because the token of the login could not be revoked: try again, or forget the login with \
+         --force"
+    )]
+    NotLoggedOut {
+        /// Why.
+        #[source]
+        source: Box<CommandError>,
+    },
+    /// The file of a login cannot be used.
+    #[error(transparent)]
+    LoginFile(#[from] LoginFileError),
+    /// There is no code of a login.
+    #[error(transparent)]
+    LoginCode(#[from] CodeError),
     /// The file with the secret cannot be read.
     #[error("cannot read the file that TOKEND_SECRET_FILE names, {}", path.display())]
     SecretFile {

@@ -48,7 +48,7 @@ pub(super) fn run(command: ConsoleCommand, environment: &Environment) -> Result<
 }
 
 async fn link(flags: LinkFlags, environment: &Environment) -> Result<(), CommandError> {
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     // A repeat makes another link, and the first one expires unused.
     let answer = client.call(Repeatable::Yes, CreateConsoleLinkRequest {}, |mut raw, request| async move {
         raw.create_console_link(request).await

@@ -18,6 +18,7 @@ mod greeting;
 mod healthcheck;
 mod key;
 mod keygen;
+mod login;
 mod manual;
 mod migrate;
 mod open_files;
@@ -85,6 +86,15 @@ enum Command {
     Migrate(MigrateFlags),
     /// Exit with status 0 only if a running tokend reports that it is serving
     Healthcheck(client::AddressFlag),
+    /// Log in by the console, so that commands need no secret in the environment
+    ///
+    /// Opens a page of the console in a browser, where you are asked whether this command line may act as you. It gets
+    /// a token of its own, with tokend:self, that lasts at most 24 hours. Its secret is kept in a file that nobody else
+    /// can read, below `XDG_STATE_HOME` or ~/.local/state, and sent to this address alone. Commands use it where
+    /// `TOKEND_SECRET` and `TOKEND_SECRET_FILE` are not set, and replace it by a new one from time to time.
+    Login(login::LoginFlags),
+    /// Revoke the token of a login, and remove its file
+    Logout(login::LogoutFlags),
     /// Print a script that completes commands and flags in a shell
     ///
     /// Such as `tokend completions bash > /etc/bash_completion.d/tokend`.
@@ -107,7 +117,7 @@ enum Command {
     /// Create, get, list, change, rotate, revoke, disable and verify tokens of a running tokend
     ///
     /// The caller's own secret is read from `TOKEND_SECRET`, otherwise from the file that
-    /// `TOKEND_SECRET_FILE` names.
+    /// `TOKEND_SECRET_FILE` names, otherwise it is that of `tokend login`.
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Show the audit log of a running tokend, check its seals, delete old events
@@ -166,6 +176,8 @@ fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
         Command::Keygen(output) => keygen::run(output)?,
         Command::Migrate(flags) => migrate::run(flags.resolve(&environment)?)?,
         Command::Healthcheck(address) => healthcheck::run(address, &environment)?,
+        Command::Login(flags) => login::login(flags, &environment)?,
+        Command::Logout(flags) => login::logout(flags, &environment)?,
         Command::Data(command) => data::run(command, &environment)?,
         Command::Key(command) => key::run(command, &environment)?,
         Command::Watch(flags) => watch::run(flags, &environment)?,

@@ -88,7 +88,7 @@ async fn watch(
     environment: &Environment,
     printer: &mut Printer,
 ) -> Result<(), CommandError> {
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let message = WatchTokensRequest { organization_id: flags.organization, after: flags.after };
     let failed = |status: Status| client.failed(status.into());
     let mut stream = client.inner().raw().watch_tokens(message).await.map_err(failed)?.into_inner();

@@ -16,7 +16,8 @@ pub mod size;
 pub mod users;
 
 pub use tokend_core::domain::{
-    access, account, fields, grant, networks, owner, packed, principal, reach, record, scope, text, token,
+    access, account, fields, grant, login, networks, owner, packed, principal, reach, record, scope, text,
+    token,
 };
 
 pub use access::{AccessError, Bound, Caller, CredentialError, Extent, Permission};

@@ -4,7 +4,8 @@
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::secret::TokenId;
+use super::login::LoginRequest;
+use crate::secret::{CodeChallenge, TokenId};
 
 /// How long a session lasts without a request.
 pub const IDLE: Duration = Duration::minutes(30);
@@ -23,6 +24,12 @@ pub const LINK: Duration = Duration::minutes(1);
 
 /// How many unused links one token has at most; one more ends the oldest.
 pub const MOST_LINKS: i64 = 10;
+
+/// How long the code of a login can be exchanged.
+pub const CODE: Duration = Duration::minutes(1);
+
+/// How many codes one session has at most; one more ends the oldest.
+pub const MOST_CODES: i64 = 10;
 
 /// A session: a person who has proven the secret of a token. It can never do more than that token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +59,19 @@ pub struct Link {
     pub expire_time: OffsetDateTime,
     /// When somebody signed in with it.
     pub consume_time: Option<OffsetDateTime>,
+}
+
+/// The code of a login that a person allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginCode {
+    /// The session in which it was allowed.
+    pub session: Session,
+    /// Binds it to the program that asked.
+    pub challenge: CodeChallenge,
+    /// What was allowed.
+    pub request: LoginRequest,
+    /// When it can no longer be exchanged.
+    pub expire_time: OffsetDateTime,
 }
 
 impl Session {

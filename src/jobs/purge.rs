@@ -1,6 +1,6 @@
 //! Deletes data that is no longer needed: changes that every feed has handled, the rows of replicas
 //! that are gone, requests that can no longer be repeated after a day, sessions that are over,
-//! and old links. Any replica may do it.
+//! and old links and codes. Any replica may do it.
 
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub async fn run(store: Store) {
         let purged = async {
             let (changes, replicas) = (store.purge_changes().await?, store.purge_replicas().await?);
             let (sessions, links) = (store.purge_sessions().await?, store.purge_links().await?);
+            let links = links.saturating_add(store.purge_login_codes().await?);
             Ok((changes, replicas, store.purge_requests().await?, sessions, links))
         };
         let purged: Result<_, crate::store::StoreError> = purged.await;

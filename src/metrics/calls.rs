@@ -29,7 +29,7 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// The RPCs of the service.
+/// The RPCs of the services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is the RPC of its name")]
 pub enum Rpc {
@@ -54,10 +54,12 @@ pub enum Rpc {
     DisableUser,
     EnableUser,
     ListUsers,
+    GetLoginPage,
+    ExchangeLoginCode,
 }
 
 impl Rpc {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 23] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -79,6 +81,8 @@ impl Rpc {
         Self::DisableUser,
         Self::EnableUser,
         Self::ListUsers,
+        Self::GetLoginPage,
+        Self::ExchangeLoginCode,
     ];
 
     /// Returns the RPC's name in the API.
@@ -106,6 +110,8 @@ impl Rpc {
             Self::DisableUser => "DisableUser",
             Self::EnableUser => "EnableUser",
             Self::ListUsers => "ListUsers",
+            Self::GetLoginPage => "GetLoginPage",
+            Self::ExchangeLoginCode => "ExchangeLoginCode",
         }
     }
 }

@@ -5,6 +5,7 @@
 mod durable;
 mod keyring;
 mod link;
+mod login;
 pub mod private_file;
 mod random;
 mod request;
@@ -14,6 +15,7 @@ mod session;
 pub use durable::{DurableCost, DurableError, DurableHash};
 pub use keyring::{CurrentKeyring, Keyring, KeyringError, MacMatch};
 pub use link::LinkCode;
+pub use login::{CodeChallenge, CodeVerifier};
 pub use request::{RequestContext, RequestId, RequestIdError, RequestSalt};
 pub use seal::{SealHeader, SealedEvents};
 pub use session::{FormNonce, SessionKey};

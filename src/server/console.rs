@@ -10,7 +10,6 @@ use crate::api::http::integrations::Integrations;
 use crate::auth::sessions::Sessions;
 use crate::changefeed::hub::Hub;
 use crate::secret::CurrentKeyring;
-use crate::store::Store;
 
 /// Returns the site that the console is behind this listener.
 pub(super) fn site(config: &ServerConfig, listener: &TcpListener) -> Site {
@@ -21,13 +20,13 @@ pub(super) fn site(config: &ServerConfig, listener: &TcpListener) -> Site {
 
 pub(super) fn build(
     config: &ServerConfig,
-    store: &Store,
+    sessions: Arc<Sessions>,
     integrations: Arc<Integrations>,
     site: Site,
     (hub, keyring): (Arc<Hub>, Arc<CurrentKeyring>),
 ) -> Arc<Console> {
     Arc::new(Console {
-        sessions: Sessions::new(store.clone(), Arc::clone(&integrations.context.engine)),
+        sessions,
         site,
         prefix: config.prefix.clone(),
         hub,

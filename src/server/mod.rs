@@ -25,12 +25,13 @@ use crate::api::console::Site;
 use crate::api::context::Context;
 use crate::api::drain::{DrainSignal, DrainTrigger};
 use crate::api::grpc::{
-    ConcurrencyLimit, Direct, ExtAuthz, GrpcWeb, MAX_CHECK_BYTES, MAX_REQUEST_BYTES, Methods, Reflected,
-    Reflection, ReservedBody, TokenApi, Transport, envoy,
+    ConcurrencyLimit, Direct, ExtAuthz, GrpcWeb, LoginApi, MAX_CHECK_BYTES, MAX_REQUEST_BYTES, Methods,
+    Reflected, Reflection, ReservedBody, TokenApi, Transport, envoy,
 };
 use crate::api::health::{self, Health};
 use crate::api::http::integrations::Integrations;
 use crate::api::{self, grpc, http, proto};
+use crate::auth::sessions::Sessions;
 use crate::changefeed::announce;
 use crate::changefeed::hub::Hub;
 use crate::clock;
@@ -61,6 +62,7 @@ struct Running {
     keyring: Arc<CurrentKeyring>,
     engine: Arc<Engine>,
     hub: Arc<Hub>,
+    sessions: Arc<Sessions>,
     metrics: Arc<Metrics>,
     health: Health,
     jobs: Tasks,
@@ -115,7 +117,8 @@ pub async fn run(
     }
     if let Some((listener, site)) = console.zip(site) {
         let followed = (Arc::clone(&running.hub), Arc::clone(&running.keyring));
-        let console = console::build(&config, &running.store, integrations, site, followed);
+        let sessions = Arc::clone(&running.sessions);
+        let console = console::build(&config, sessions, integrations, site, followed);
         let (tls, limits) = (tls(Protocol::Http), limits(OverLimit::Wait));
         let incoming = listener::accept(listener, tls, limits, &requests, metrics());
         let requests = requests.clone();
@@ -256,9 +259,20 @@ fn wire(
     let integrations = Arc::new(Integrations { context, config: Arc::new(config.integrations.clone()) });
     let requests =
         RequestLimiter::new(REQUEST_BYTES, config.limits.timeouts.message, metrics.work.requests.clone());
-    let service = services(config, &integrations, &api, &health, requests.clone())?;
-    let running =
-        Running { store, keyring, engine, hub, metrics, health, jobs, flushing: None, draining: end };
+    let sessions = Arc::new(Sessions::new(store.clone(), Arc::clone(&engine)));
+    let service = services(config, &integrations, (&api, &sessions), &health, requests.clone())?;
+    let running = Running {
+        store,
+        keyring,
+        engine,
+        hub,
+        sessions,
+        metrics,
+        health,
+        jobs,
+        flushing: None,
+        draining: end,
+    };
     Ok((running, draining, service, integrations, requests))
 }
 
@@ -266,7 +280,7 @@ fn wire(
 fn services(
     config: &ServerConfig,
     integrations: &Arc<Integrations>,
-    api: &Arc<TokenApi>,
+    (api, sessions): (&Arc<TokenApi>, &Arc<Sessions>),
     health: &Health,
     requests: RequestLimiter,
 ) -> Result<Direct, ServeError> {
@@ -299,6 +313,8 @@ fn services(
         [] => routes.add_service(ReservedBody::new(api.server())),
         origins => routes.add_service(ReservedBody::new(GrpcWeb::new(api.server(), origins))),
     };
+    let login = LoginApi { api: Arc::clone(api), sessions: Arc::clone(sessions) };
+    routes = routes.add_service(ReservedBody::new(login.server()));
     if config.integrations.ext_authz {
         routes = routes.add_service(ExtAuthz::server(Arc::clone(integrations)));
     }

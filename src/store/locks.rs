@@ -72,6 +72,12 @@ impl Transaction {
 }
 
 impl LockedCaller<'_> {
+    /// Returns the caller's own token, as it is under its lock.
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+
     /// Judges the caller by the database's clock, and returns that time. Call it after the last lock:
     /// during the wait for it, the credential may have expired.
     ///

@@ -33,6 +33,7 @@ mod links;
 mod listing;
 mod lock_holders;
 mod locks;
+mod logins;
 mod macs;
 mod migrate_error;
 mod migrations;

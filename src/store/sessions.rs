@@ -15,14 +15,14 @@ use crate::domain::session::{MOST_OF_A_TOKEN, Session};
 use crate::secret::TokenId;
 
 /// The columns of `console_sessions` that make a [`Session`].
-struct SessionRow {
-    id: Uuid,
-    token_id: Uuid,
-    open_time: Time,
-    last_use_time: Time,
-    proof_time: Time,
-    by_link: bool,
-    address: Option<String>,
+pub(super) struct SessionRow {
+    pub(super) id: Uuid,
+    pub(super) token_id: Uuid,
+    pub(super) open_time: Time,
+    pub(super) last_use_time: Time,
+    pub(super) proof_time: Time,
+    pub(super) by_link: bool,
+    pub(super) address: Option<String>,
 }
 
 /// Which sessions of a token.

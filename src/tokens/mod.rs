@@ -26,6 +26,7 @@ pub mod events;
 pub mod family;
 pub mod get;
 pub mod list;
+pub mod login;
 mod mint;
 pub mod policy;
 pub mod repeat;

@@ -18,6 +18,8 @@ pub(crate) fn methods() -> Vec<String> {
     let files = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap().file;
     let services = files.iter().filter(|file| file.package() == "tokend.v1").flat_map(|file| &file.service);
     let methods: Vec<_> = services
+        // Its calls need no caller: `console::logins` has them.
+        .filter(|service| service.name() != "LoginService")
         .inspect(|service| {
             assert_eq!(format!("tokend.v1.{}", service.name()), SERVICE, "a service of its own");
         })

@@ -11,6 +11,7 @@ use tokend::api::proto::{CreateTokenRequest, Policy, UpdatePolicyRequest, Verdic
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use super::command_line::Terminal;
 use super::links::link;
 use crate::support::client::{created, ordinary, texts, verified};
 use crate::support::program::{find, find_at};
@@ -195,5 +196,26 @@ async fn a_secret_is_copied_on_a_plain_name_and_over_tls() {
         settings["flags"] = json!([format!("--host-resolver-rules=MAP {name} {}", plain.console)]);
         let seen = drive(&driver, "copy", settings).await;
         assert_eq!(verdict(&plain, &seen).await, Verdict::Valid);
+    }
+}
+
+#[tokio::test]
+async fn a_person_allows_tokend_login_with_script_and_without() {
+    let Some(driver) = driver() else { return };
+    let replica = Replica::start().await;
+    for words in [&[][..], &["--no-browser"][..]] {
+        let terminal = Terminal::new(replica.address);
+        let (mut login, url) = terminal.asks(words).await;
+        let mut settings = settings(&replica, "");
+        settings["url"] = url.into();
+        settings["typed"] = (!words.is_empty()).into();
+
+        let seen = drive(&driver, "login", settings).await;
+
+        if !words.is_empty() {
+            login.type_line(seen["code"].as_str().unwrap()).await;
+        }
+        let (done, said) = login.ended().await;
+        assert!(done && said.contains("Logged in as root until"), "{said}");
     }
 }

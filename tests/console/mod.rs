@@ -3,12 +3,14 @@
 mod acts;
 mod audit;
 mod chromium;
+mod command_line;
 mod disabled_users;
 mod find;
 mod guard;
 mod links;
 mod list;
 mod live;
+mod logins;
 mod mine;
 mod own_sessions;
 mod pages;
@@ -63,7 +65,8 @@ impl Person {
     /// Signs in, which must succeed.
     async fn of(address: SocketAddr, secret: &str) -> Self {
         let reply = sign_in(address, secret).await;
-        assert_eq!((reply.status, &*reply.header("location").unwrap()), (303, "/tokens"), "{}", reply.body);
+        let location = reply.header("location");
+        assert_eq!((reply.status, location.as_deref()), (303, Some("/tokens")), "{}", reply.body);
         let mut person = Self { address, cookie: cookie(&reply), form_token: String::new() };
         let list = person.get("/tokens").await.body;
         hidden(&list, "form_token").clone_into(&mut person.form_token);

@@ -73,6 +73,8 @@ async fn every_page(replica: &Replica, names: &Names) -> Pages {
 
     let owner = [("user", names.user), ("organization", names.organization)];
     let (filters, nonce) = (query(&owner), person.new_form().await);
+    let host: String = names.token.chars().take(60).collect();
+    let login = [("challenge", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"), ("host", &*host)];
     let mut pages = Pages::new();
     for (template, path) in [
         ("tokens/list.html", "/tokens".to_owned()),
@@ -117,6 +119,8 @@ async fn every_page(replica: &Replica, names: &Names) -> Pages {
         ("policy/edit.html", format!("/policy?{}", query(&owner[1..]))),
         ("session/sessions.html", "/sessions".to_owned()),
         ("session/sessions.html", format!("/sessions?token={fresh}")),
+        ("session/login.html", format!("/login?{}", query(&login))),
+        ("session/not_a_login.html", format!("/login?{}", query(&[("host", names.text)]))),
         ("message.html", format!("/tokens/{}", query(&[("", names.text)]))),
         ("message.html", format!("/{}", query(&[("", names.text)]))),
     ] {
@@ -157,6 +161,7 @@ async fn every_page(replica: &Replica, names: &Names) -> Pages {
         ("find/ours.html", "/find".to_owned(), vec![("text", &*found)]),
         ("find/why.html", "/why".to_owned(), vec![("token", &*ended.secret)]),
         ("find/why.html", "/why".to_owned(), vec![("token", text), ("scopes", &wrong), ("address", &wrong)]),
+        ("session/allowed.html", "/login".to_owned(), login.to_vec()),
         ("policy/edit.html", "/policy".to_owned(), checked),
         ("policy/edit.html", "/policy".to_owned(), mistyped),
         ("tokens/done.html", "/tokens/chosen".to_owned(), both.to_vec()),

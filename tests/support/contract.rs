@@ -56,8 +56,8 @@ pub(crate) fn fields_of(message: &str) -> Vec<Named> {
 pub(crate) fn rpcs() -> Vec<Rpc> {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
     let (package, service) = SERVICE.rsplit_once('.').unwrap();
-    let file = set.file.iter().find(|file| file.package() == package).unwrap();
-    let service = file.service.iter().find(|found| found.name() == service).unwrap();
+    let files = set.file.iter().filter(|file| file.package() == package);
+    let service = files.flat_map(|file| &file.service).find(|found| found.name() == service).unwrap();
     let methods = service.method.iter();
     let rpcs = methods.map(|method| {
         let mut fields = Vec::new();

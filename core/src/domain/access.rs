@@ -20,6 +20,7 @@ use crate::secret::TokenId;
 
 mod bearer;
 mod bounds;
+mod delegating;
 pub mod denial;
 mod giving;
 mod refusal;
@@ -27,6 +28,8 @@ mod refusal;
 mod tests;
 #[cfg(test)]
 mod widening;
+#[cfg(test)]
+mod widening_logins;
 
 pub use bearer::bearer;
 pub use denial::Denial;

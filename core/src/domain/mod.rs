@@ -6,6 +6,7 @@ pub mod access;
 pub mod account;
 pub mod fields;
 pub mod grant;
+pub mod login;
 pub mod networks;
 pub mod owner;
 pub mod packed;

@@ -196,6 +196,13 @@ impl Scopes {
         Ok(Self(scopes.into()))
     }
 
+    /// Returns the scopes that are not reserved.
+    #[must_use]
+    pub fn ordinary(&self) -> Self {
+        let is_ordinary = |scope: &&Scope| ReservedScope::from_word(scope.as_str()).is_none();
+        Self(self.0.iter().filter(is_ordinary).cloned().collect())
+    }
+
     /// Iterates over the scopes in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Scope> {
         self.0.iter()

@@ -96,7 +96,7 @@ fn of_call(error: &CallError) -> Explanation {
         CallError::Refused(refused) => of_refused(*refused),
         CallError::ResponseMemory(ResponseMemoryError::OverShare) => of_refused(Refused::OverShare),
         CallError::ResponseMemory(_) => of_refused(Refused::Full),
-        CallError::Watch(_) | CallError::Panicked(_) => internal(),
+        CallError::Watch(_) | CallError::Exchange(_) | CallError::Panicked(_) => internal(),
     }
 }
 

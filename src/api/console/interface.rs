@@ -28,7 +28,7 @@ pub struct Console {
     /// What it shares with the other interfaces.
     pub integrations: Arc<Integrations>,
     /// The sessions.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
     /// Its site.
     pub site: Site,
     /// The prefix of secrets.

@@ -30,7 +30,7 @@ pub(super) const SLOW: Duration = Duration::from_millis(500);
 const OVER_SHARE: Duration = Duration::from_millis(250);
 
 /// The most bytes of a response about one token: the token and the fields that accompany it.
-const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
+pub(super) const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
 
 /// The metadata in which a trusted frontend names the user it acts for.
 static ACTING_USER: HeaderName = HeaderName::from_static("tokend-acting-user");

@@ -10,6 +10,7 @@ mod ext_authz;
 mod fast_path;
 mod fields;
 mod grant;
+mod login;
 mod manage;
 mod policies;
 mod reflection;
@@ -29,6 +30,7 @@ mod web;
 pub use concurrency_limit::ConcurrencyLimit;
 pub use ext_authz::{CHECK, ExtAuthz, MAX_CHECK_BYTES, proto as envoy};
 pub use fast_path::{Direct, Methods};
+pub use login::LoginApi;
 pub use reflection::{Reflected, Reflection};
 /// Only for the bench of the leaf functions.
 #[doc(hidden)]

@@ -114,7 +114,7 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
 
 /// Returns the events, and whether there are more.
 async fn list(flags: ListFlags, environment: &Environment) -> Result<(Vec<TokenEvent>, bool), CommandError> {
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let limit = flags.limit.get() as usize;
     let (mut events, mut page_token): (Vec<TokenEvent>, _) = (Vec::new(), String::new());
     loop {

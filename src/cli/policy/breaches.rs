@@ -44,7 +44,7 @@ async fn check(
     policy: Option<Policy>,
     environment: &Environment,
 ) -> Result<(), CommandError> {
-    let client = Client::open(target.address, environment)?;
+    let client = Client::open(target.address, environment).await?;
     let organization = stored(&client, target.organization).await?.organization_id;
     let (mut page_token, mut count) = (String::new(), 0);
     loop {
@@ -72,7 +72,7 @@ pub(super) async fn enforce(
     if dry_run {
         return check(target, None, environment).await;
     }
-    let client = Client::open(target.address, environment)?;
+    let client = Client::open(target.address, environment).await?;
     let organization = stored(&client, target.organization).await?.organization_id;
     let (mut page_token, mut count) = (String::new(), 0);
     loop {

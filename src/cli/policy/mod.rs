@@ -126,12 +126,12 @@ async fn stored(client: &Client, organization_id: String) -> Result<GetPolicyRes
 }
 
 async fn get(GetFlags { target }: GetFlags, environment: &Environment) -> Result<(), CommandError> {
-    let client = Client::open(target.address, environment)?;
+    let client = Client::open(target.address, environment).await?;
     show(&stored(&client, target.organization).await?, target.json)
 }
 
 async fn set(SetFlags { target, rules }: SetFlags, environment: &Environment) -> Result<(), CommandError> {
-    let client = Client::open(target.address, environment)?;
+    let client = Client::open(target.address, environment).await?;
     let (organization_id, policy) = (target.organization, Some(rules.into()));
     let message = UpdatePolicyRequest { organization_id, policy };
     let answer = client

@@ -113,7 +113,7 @@ struct CreatedJson<'a> {
 }
 
 pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result<(), CommandError> {
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let request_id = flags.repetition.or_new()?;
     let mut output = flags.output.open()?;
     let message = proto::CreateTokenRequest {

@@ -43,7 +43,7 @@ pub(crate) struct SwitchFlags {
 
 pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> Result<(), CommandError> {
     let DisableFlags { switch: flags, reason, force } = flags;
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let message = DisableTokenRequest { token_id: flags.token_id, force, reason };
     let answer = client
         .call(Repeatable::No, message, |mut raw, request| async move { raw.disable_token(request).await });
@@ -52,7 +52,7 @@ pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> R
 }
 
 pub(super) async fn enable(flags: SwitchFlags, environment: &Environment) -> Result<(), CommandError> {
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let message = EnableTokenRequest { token_id: flags.token_id };
     let answer = client
         .call(Repeatable::No, message, |mut raw, request| async move { raw.enable_token(request).await });

@@ -27,7 +27,7 @@ pub(crate) struct GetFlags {
 }
 
 pub(super) async fn run(flags: GetFlags, environment: &Environment) -> Result<(), CommandError> {
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let message = GetTokenRequest { token_id: flags.token_id };
     let answer =
         client.call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_token(request).await });

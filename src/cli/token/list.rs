@@ -99,7 +99,7 @@ impl From<StateFlag> for TokenState {
 }
 
 pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(), CommandError> {
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let limit = usize::try_from(flags.limit.get()).unwrap_or(usize::MAX);
     let columns = Columns { organization: flags.organization.is_empty(), wide: flags.wide };
     let mut states = flags.states.into_iter();

@@ -27,7 +27,7 @@ use crate::clock;
 use crate::config::Environment;
 
 pub(super) const CALLER: &str = "Environment: TOKEND_SECRET holds the caller's own secret; otherwise \
-     TOKEND_SECRET_FILE names the file that holds it.";
+     TOKEND_SECRET_FILE names the file that holds it; otherwise it is that of tokend login.";
 
 /// `tokend token …`
 #[derive(Subcommand)]
@@ -103,7 +103,7 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
 }
 
 /// Creates the id of a request that may be repeated. Shown only to the caller, if the response is lost.
-fn new_request_id() -> Result<String, CommandError> {
+pub(super) fn new_request_id() -> Result<String, CommandError> {
     let mut bytes = Zeroizing::new([0; 16]);
     clock::randomness().try_fill_bytes(bytes.as_mut_slice()).map_err(CommandError::Random)?;
     Ok(uuid::Builder::from_random_bytes(*bytes).into_uuid().to_string())

@@ -54,13 +54,13 @@ pub(crate) struct RevokeFlags {
 pub(super) async fn run(flags: RevokeFlags, environment: &Environment) -> Result<(), CommandError> {
     let target = match flags.token_id {
         Some(id) if flags.dry_run => {
-            let client = Client::open(flags.address, environment)?;
+            let client = Client::open(flags.address, environment).await?;
             return preview::token(&client, id, flags.only_this, flags.json).await;
         }
         Some(id) => Target::TokenId(id),
         None => Target::Secret(presented()?.expose_secret().to_owned()),
     };
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let message = RevokeTokenRequest {
         target: Some(target),
         reason: flags.reason,

@@ -65,7 +65,7 @@ struct ExpirationFlags {
 }
 
 pub(super) async fn run(flags: RotateFlags, environment: &Environment) -> Result<(), CommandError> {
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let request_id = flags.repetition.or_new()?;
     let mut output = flags.output.open()?;
     let message = RotateTokenRequest {

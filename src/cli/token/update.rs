@@ -108,7 +108,7 @@ struct ChangeFlags {
 
 pub(super) async fn run(flags: UpdateFlags, environment: &Environment) -> Result<(), CommandError> {
     let UpdateFlags { address, token_id, changes, force, json } = flags;
-    let client = Client::open(address, environment)?;
+    let client = Client::open(address, environment).await?;
     let message = UpdateTokenRequest { force, ..changes.request(token_id)? };
     let answer = client
         .call(Repeatable::No, message, |mut raw, request| async move { raw.update_token(request).await });

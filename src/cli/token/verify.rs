@@ -58,7 +58,7 @@ struct VerifiedJson<'a> {
 
 pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result<ExitCode, CommandError> {
     let secret = presented()?;
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let message = VerifyRequest {
         secret: secret.expose_secret().to_owned(),
         required_scopes: flags.required_scopes,

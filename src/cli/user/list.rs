@@ -80,7 +80,7 @@ impl<'a> From<&'a User> for UserJson<'a> {
 
 pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(), CommandError> {
     let organizations = flags.organization.is_empty();
-    let client = Client::open(flags.address, environment)?;
+    let client = Client::open(flags.address, environment).await?;
     let limit = usize::try_from(flags.limit.get()).unwrap_or(usize::MAX);
     let mut message = ListUsersRequest {
         organization_id: flags.organization,

@@ -47,7 +47,7 @@ struct RevokedJson {
 pub(super) async fn run(flags: RevokeFlags, environment: &Environment) -> Result<(), CommandError> {
     let (user, kind) = (&flags.user, flags.user.kind());
     let (organization_id, user_id) = (user.organization.clone(), user.user_id.clone());
-    let client = Client::open(flags.user.address, environment)?;
+    let client = Client::open(flags.user.address, environment).await?;
     if flags.dry_run {
         return preview::user(&client, organization_id, user_id, kind, flags.json).await;
     }

@@ -60,7 +60,7 @@ struct SwitchedJson {
 pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> Result<(), CommandError> {
     let owner_kind = flags.user.kind().into();
     let user = flags.user;
-    let client = Client::open(user.address, environment)?;
+    let client = Client::open(user.address, environment).await?;
     let message = DisableUserRequest {
         organization_id: user.organization,
         user_id: user.user_id.clone(),
@@ -95,7 +95,7 @@ pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> R
 pub(super) async fn enable(flags: EnableFlags, environment: &Environment) -> Result<(), CommandError> {
     let owner_kind = flags.user.kind().into();
     let user = flags.user;
-    let client = Client::open(user.address, environment)?;
+    let client = Client::open(user.address, environment).await?;
     let message =
         EnableUserRequest { organization_id: user.organization, user_id: user.user_id.clone(), owner_kind };
     let answer = client

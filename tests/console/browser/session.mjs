@@ -17,6 +17,28 @@ const settledContent = async (page) => {
 const cookies = async (context) => (await context.cookies(settings.origin)).length;
 
 export const session = {
+  // `tokend login` asks; the person signs in first, and the browser then goes to the terminal by itself. Without script the
+  // code is typed.
+  async login() {
+    const typed = settings.typed;
+    const context = await launch({ profile: "login", javaScriptEnabled: !typed });
+    const page = context.pages()[0];
+    await page.goto(settings.url);
+    await page.getByLabel("Secret of a token").fill(settings.secret);
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("heading", { name: /^Allow the command line on .* to act as you\?$/ }).waitFor();
+    if (!typed) await look(page, "login");
+    await page.getByRole("button", { name: "Allow" }).click();
+    let code = "";
+    if (typed) {
+      code = await page.getByLabel("The code").textContent();
+    } else {
+      await page.getByText("The terminal goes on.").waitFor();
+      assert.ok(page.url().startsWith("http://127.0.0.1:"), page.url());
+    }
+    await context.close();
+    return { code };
+  },
   // The link opens a question, and only its answer signs in. The code stays in no address.
   async link() {
     const context = await launch({ profile: "link" });

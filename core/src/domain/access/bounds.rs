@@ -1,7 +1,7 @@
 //! What a token with `tokend:self`, or with a grant, may give at most. A bound that the grant does not set is
 //! that of the token itself: its own scopes, user, expiration and networks. Used by `giving`.
 
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::{AccessError, Bound, Caller, ReservedScope, ReservedScopes};
 use crate::domain::fields::{FieldError, UserId};
@@ -60,6 +60,11 @@ impl Holder {
     pub(super) fn scopes(&self) -> &Scopes {
         let granted = self.grant.as_ref().map(|grant| &grant.scopes);
         granted.filter(|scopes| !scopes.is_empty()).unwrap_or(&self.scopes)
+    }
+
+    /// Returns the longest lifetime of what is given; `None`: until the token's own expiration.
+    pub(super) fn longest_lifetime(&self) -> Option<Duration> {
+        self.grant.as_ref().and_then(|grant| grant.longest_lifetime)
     }
 
     /// Returns whether `tokend:self` may be given.
@@ -122,7 +127,7 @@ impl Caller {
     }
 
     fn lives_within(&self, holder: &Holder, from: OffsetDateTime, end: Option<OffsetDateTime>) -> bool {
-        match holder.grant.as_ref().and_then(|grant| grant.longest_lifetime) {
+        match holder.longest_lifetime() {
             Some(longest) => end.is_some_and(|end| end <= from.saturating_add(longest)),
             None => self.may_set_end(end).is_ok(),
         }
@@ -134,7 +139,7 @@ impl Caller {
     }
 
     /// Returns whether a grant gives nothing that the caller itself may not give.
-    fn covers(&self, holder: &Holder, given: &Grant) -> bool {
+    pub(super) fn covers(&self, holder: &Holder, given: &Grant) -> bool {
         let (own, gives_access) = (holder.grant.as_ref(), self.holds(ReservedScope::Write));
         let users = match own.map(|own| &own.users).filter(|users| !users.is_empty()) {
             Some(users) if gives_access => users.cover(&given.users),
@@ -155,6 +160,6 @@ impl Caller {
     }
 }
 
-fn within(is: bool, bound: Bound) -> Result<(), AccessError> {
+pub(super) fn within(is: bool, bound: Bound) -> Result<(), AccessError> {
     if is { Ok(()) } else { Err(AccessError::Exceeds(bound)) }
 }

@@ -46,7 +46,7 @@ impl Caller {
         }
     }
 
-    fn may_set_networks(&self, networks: &Networks) -> Result<(), AccessError> {
+    pub(super) fn may_set_networks(&self, networks: &Networks) -> Result<(), AccessError> {
         if self.networks.cover(networks) { Ok(()) } else { Err(AccessError::WiderNetworks) }
     }
 

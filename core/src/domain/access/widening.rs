@@ -18,22 +18,23 @@ use crate::domain::{UserId, UserPrefix};
 use crate::fixtures::token;
 use crate::secret::{KeyId, Mac};
 
-const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
+pub(super) const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
 /// How many cases are tried.
 const CASES: u32 = 6_000;
 
-const SCOPES: [&str; 8] = ["a", "a:b", "a:*", "c:*", "c:d:*", "tokend:self", "tokend:write", "tokend:read"];
+pub(super) const SCOPES: [&str; 8] =
+    ["a", "a:b", "a:*", "c:*", "c:d:*", "tokend:self", "tokend:write", "tokend:read"];
 const PROBES: [&str; 7] = ["a", "a:b", "a:x:y", "c:d", "c:d:e", "c:x", "z"];
 const USERS: [&str; 4] = ["ann", "team-1", "team-12", "bob"];
-const NETWORKS: [&str; 4] = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "192.0.2.0/24"];
+pub(super) const NETWORKS: [&str; 4] = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "192.0.2.0/24"];
 const ADDRESSES: [&str; 4] = ["10.200.0.1", "10.1.200.1", "10.1.2.3", "192.0.2.7"];
 
-fn some(texts: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
+pub(super) fn some(texts: &'static [&'static str]) -> impl Strategy<Value = Vec<&'static str>> {
     prop::collection::vec(prop::sample::select(texts), 0..3)
 }
 
-fn parsed<T, E: std::fmt::Debug>(texts: &[&str], parse: fn(&str) -> Result<T, E>) -> Vec<T> {
+pub(super) fn parsed<T, E: std::fmt::Debug>(texts: &[&str], parse: fn(&str) -> Result<T, E>) -> Vec<T> {
     texts.iter().map(|text| parse(text).unwrap()).collect()
 }
 
@@ -61,7 +62,7 @@ fn grants() -> impl Strategy<Value = Option<Grant>> {
     }))
 }
 
-fn tokens() -> impl Strategy<Value = Token> {
+pub(super) fn tokens() -> impl Strategy<Value = Token> {
     let kinds = prop_oneof![2 => Just(OwnerKind::User), 1 => Just(OwnerKind::Service)];
     let owner = (prop_oneof![9 => Just("acme"), 1 => Just("other")], prop::sample::select(&USERS[..]), kinds);
     (owner, some(&SCOPES), prop::option::of(1..4_i64), networks(), grants()).prop_map(
@@ -80,7 +81,7 @@ fn tokens() -> impl Strategy<Value = Token> {
 }
 
 /// Returns tokens that may act for others.
-fn actors() -> impl Strategy<Value = Token> {
+pub(super) fn actors() -> impl Strategy<Value = Token> {
     (tokens(), prop::sample::select(&["tokend:self", "tokend:write"][..])).prop_map(|(token, scope)| {
         let scopes = token.scopes.iter().cloned().chain([Scope::parse(scope).unwrap()]);
         Token { scopes: Scopes::new(scopes.collect()).unwrap(), ..token }
@@ -99,7 +100,7 @@ fn deputies() -> impl Strategy<Value = Token> {
     })
 }
 
-fn caller(token: &Token) -> Caller {
+pub(super) fn caller(token: &Token) -> Caller {
     let peer = ADDRESSES.iter().map(|address| address.parse().unwrap());
     let peer = peer.into_iter().find(|peer: &IpAddr| token.allowed_cidrs.admit(Some(*peer)));
     let caller = Caller::from_token(token, peer, NOW).unwrap();
@@ -110,7 +111,7 @@ fn caller(token: &Token) -> Caller {
 }
 
 /// Returns in what a token is wider than what its giver may give; `None`: in nothing.
-fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
+pub(super) fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
     let holds =
         |token: &Token, word| token.scopes.reserved().contains(ReservedScope::from_word(word).unwrap());
     let (writes, empty) = (holds(giver, "tokend:write"), Grant::default());
@@ -191,7 +192,7 @@ fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
 }
 
 /// Returns a token nearer to what its giver may give, in the fields that `kept` says.
-fn nearer(giver: &Token, target: Token, kept: u8) -> Token {
+pub(super) fn nearer(giver: &Token, target: Token, kept: u8) -> Token {
     let keep = |bit: u8| kept & 1 << bit != 0;
     let mut near = target;
     if keep(0) {
@@ -212,7 +213,7 @@ fn nearer(giver: &Token, target: Token, kept: u8) -> Token {
 }
 
 /// Tries many cases; `accepted` counts those in which the act was allowed.
-fn try_all<S: Strategy>(
+pub(super) fn try_all<S: Strategy>(
     cases: S,
     accepted: &Cell<u32>,
     test: impl Fn(S::Value) -> Result<(), TestCaseError>,
@@ -222,7 +223,7 @@ fn try_all<S: Strategy>(
     assert!(accepted.get() > CASES / 200, "only {} acts were allowed", accepted.get());
 }
 
-fn gives(giver: &Caller, target: &Token) -> bool {
+pub(super) fn gives(giver: &Caller, target: &Token) -> bool {
     giver.extent(Permission::Change).is_ok_and(|extent| extent.includes(target))
         && giver.may_give(target).is_ok()
 }

@@ -17,7 +17,7 @@ use crate::verify::AuthenticateError;
 pub(in crate::api::console) const HOME: &str = "/tokens";
 
 /// How the paths of pages begin to which a person may be led after signing in.
-const ROOMS: [&str; 7] = ["tokens", "users", "find", "why", "audit", "policy", "sessions"];
+const ROOMS: [&str; 8] = ["tokens", "users", "find", "why", "audit", "policy", "sessions", "login"];
 
 /// Why somebody has to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,9 +119,14 @@ mod tests {
 
     #[test]
     fn nobody_is_led_elsewhere_by_signing_in() {
-        for good in
-            ["/tokens", "/tokens/new?name=a%20b", "/tokens?user=ada", "/audit?kind=revoked", "/sessions"]
-        {
+        for good in [
+            "/tokens",
+            "/tokens/new?name=a%20b",
+            "/tokens?user=ada",
+            "/audit?kind=revoked",
+            "/sessions",
+            "/login?port=1024",
+        ] {
             assert_eq!(safe(good), good);
         }
         for bad in [

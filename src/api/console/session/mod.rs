@@ -2,6 +2,7 @@
 
 pub(super) mod gate;
 mod link;
+mod login;
 mod own;
 mod pages;
 pub(super) mod proof;
@@ -22,6 +23,7 @@ pub(super) fn routes() -> Router<Arc<Console>> {
         .route("/sign-out", post(sign_in::sign_out))
         .route("/link", get(link::form).post(link::look))
         .route("/link/confirm", post(link::confirm))
+        .route("/login", get(login::show).post(login::submit))
         .route("/sessions", get(own::show))
         .route("/sessions/end", post(own::submit))
 }

@@ -70,3 +70,45 @@ pub(super) struct SessionView {
     pub(super) address: String,
     pub(super) by_link: bool,
 }
+
+/// Asks whether a program may have a token that acts for the person.
+#[derive(Template)]
+#[template(path = "session/login.html")]
+pub(super) struct Login {
+    pub(super) frame: Frame,
+    pub(super) host: String,
+    pub(super) user: String,
+    pub(super) end: Moment,
+    /// The scopes that it may give.
+    pub(super) gives: Vec<String>,
+    /// How long what it gives lasts; `None`: as long as itself.
+    pub(super) longest: Option<String>,
+    /// What the form sends again.
+    pub(super) asked: Vec<(&'static str, String)>,
+    pub(super) port: String,
+    pub(super) state: String,
+    /// Whether the person types the code.
+    pub(super) typed: bool,
+    /// Where a person goes who does not allow it.
+    pub(super) cancel: String,
+    pub(super) problems: Problems,
+    pub(super) proof: bool,
+}
+
+/// Gives the code to the program, or to the person.
+#[derive(Template)]
+#[template(path = "session/allowed.html")]
+pub(super) struct Allowed<'a> {
+    pub(super) frame: Frame,
+    pub(super) host: String,
+    /// The program's own address; `None`: the person types the code.
+    pub(super) callback: Option<String>,
+    pub(super) code: &'a str,
+}
+
+/// Says that an address is not one that a program has made.
+#[derive(Template)]
+#[template(path = "session/not_a_login.html")]
+pub(super) struct NotALogin {
+    pub(super) frame: Frame,
+}
