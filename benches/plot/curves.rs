@@ -2,13 +2,9 @@
 //! load bench's report.
 
 use hdrhistogram::Histogram;
+use plotters::prelude::*;
 
-use super::{COLOURS, decades, document, line, polyline, text};
-
-const LEFT: f64 = 80.0;
-const TOP: f64 = 40.0;
-const WIDTH: f64 = 600.0;
-const HEIGHT: f64 = 320.0;
+use super::decades;
 
 /// One distribution.
 #[derive(Debug, Clone)]
@@ -33,42 +29,39 @@ impl Curve {
 }
 
 /// Draws the curves in one plot.
-pub(crate) fn curves(title: &str, curves: &[Curve]) -> String {
+///
+/// # Errors
+/// Those of the library.
+pub(crate) fn curves(title: &str, curves: &[Curve]) -> anyhow::Result<String> {
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, (720, 390)).into_drawing_area();
+    area.fill(&WHITE)?;
     let points = || curves.iter().flat_map(|curve| &curve.points);
-    let (first, last) = decades(points().map(|point| point.1));
-    let nines = -decades(points().map(|point| point.0)).0;
-    let x = |share: f64| LEFT + WIDTH * (-share.log10() / nines).clamp(0.0, 1.0);
-    let y = |micros: f64| {
-        TOP + HEIGHT * (1.0 - ((micros.max(1e-9).log10() - first) / (last - first)).clamp(0.0, 1.0))
-    };
-    let mut drawing = String::new();
-    let mut decade = first;
-    while decade <= last {
-        let micros = 10f64.powf(decade);
-        drawing += &line((LEFT, y(micros)), (LEFT + WIDTH, y(micros)), "#dddddd");
-        drawing += &text(LEFT - 6.0, y(micros) + 4.0, "end", &duration(micros));
-        decade += 1.0;
+    // From all to few: the number of nines.
+    let nines = 0.0..-decades(points().map(|point| point.0)).start.log10();
+    let mut chart = ChartBuilder::on(&area)
+        .caption(title, ("sans-serif", 14))
+        .margin_right(40)
+        .x_label_area_size(24)
+        .y_label_area_size(60)
+        .build_cartesian_2d(nines, decades(points().map(|point| point.1)).log_scale())?;
+    chart
+        .configure_mesh()
+        .x_label_formatter(&|nines| per_cent(10f64.powf(-nines)))
+        .y_label_formatter(&|micros| duration(*micros))
+        .draw()?;
+    for (index, curve) in curves.iter().enumerate() {
+        let colour = Palette99::pick(index).to_rgba();
+        let points = curve.points.iter().map(|(share, micros)| (-share.log10(), *micros));
+        let line = LineSeries::new(points, colour.stroke_width(2));
+        let legend = move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour);
+        chart.draw_series(line)?.label(&curve.name).legend(legend);
     }
-    let mut nine = 0.0;
-    while nine <= nines {
-        let share = 10f64.powf(-nine);
-        drawing += &line((x(share), TOP), (x(share), TOP + HEIGHT), "#dddddd");
-        drawing += &text(x(share), TOP + HEIGHT + 16.0, "middle", &per_cent(share));
-        nine += 1.0;
-    }
-    let mut legend = TOP + 16.0;
-    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
-        let path: Vec<String> = curve
-            .points
-            .iter()
-            .map(|(share, micros)| format!("{:.1},{:.1}", x(*share), y(*micros)))
-            .collect();
-        drawing += &polyline(&path.join(" "), colour);
-        drawing += &line((LEFT + 12.0, legend - 4.0), (LEFT + 32.0, legend - 4.0), colour);
-        drawing += &text(LEFT + 38.0, legend, "start", &curve.name);
-        legend += 18.0;
-    }
-    document(LEFT + WIDTH + 40.0, TOP + HEIGHT + 30.0, title, &drawing)
+    let mut legend = chart.configure_series_labels();
+    legend.position(SeriesLabelPosition::UpperLeft).draw()?;
+    area.present()?;
+    drop((chart, area));
+    Ok(svg)
 }
 
 fn duration(micros: f64) -> String {

@@ -1,10 +1,11 @@
-//! Plots as SVG, without a library: bars of throughput, and latency distributions. Used by the load
-//! bench; its mode `plot-delays` draws files of delays measured elsewhere.
+//! Plots as SVG: bars of throughput, and latency distributions. Used by the load bench; its mode `plot-delays` draws files
+//! of delays measured elsewhere.
 
 mod bars;
 mod curves;
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
@@ -24,7 +25,7 @@ pub(crate) fn delays(files: &[String]) -> anyhow::Result<()> {
     let read =
         inputs.iter().map(|file| read(Path::new(file)).with_context(|| format!("{file} cannot be drawn")));
     let read = read.collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(fs::write(output, curves("From revocation to refusal", &read))?)
+    Ok(fs::write(output, curves("From revocation to refusal", &read)?)?)
 }
 
 fn read(file: &Path) -> anyhow::Result<Curve> {
@@ -47,62 +48,14 @@ fn whole(number: f64) -> u64 {
     number.round() as u64
 }
 
-const COLOURS: [&str; 6] = ["#3366cc", "#dc3912", "#109618", "#990099", "#ff9900", "#0099c6"];
-
-/// Puts a drawing into a frame with a title.
-fn document(width: f64, height: f64, title: &str, drawing: &str) -> String {
-    format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<rect width=\"{width}\" height=\"{height}\" fill=\"white\"/>\n\
-         <text x=\"12\" y=\"20\" font-size=\"14\">{}</text>\n{drawing}</svg>\n",
-        escaped(title)
-    )
-}
-
-fn text(x: f64, y: f64, anchor: &str, text: &str) -> String {
-    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>\n", escaped(text))
-}
-
-fn line(from: (f64, f64), to: (f64, f64), colour: &str) -> String {
-    format!(
-        "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\"/>\n",
-        from.0, from.1, to.0, to.1
-    )
-}
-
-fn rectangle((x, y): (f64, f64), (width, height): (f64, f64), colour: &str) -> String {
-    format!(
-        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" fill=\"{colour}\"/>\n"
-    )
-}
-
-fn polyline(points: &str, colour: &str) -> String {
-    format!("<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\n")
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;")
-}
-
-/// Returns the exponents of the powers of ten that enclose the positive values.
-fn decades(values: impl Iterator<Item = f64>) -> (f64, f64) {
+/// Returns the powers of ten that enclose the positive values.
+fn decades(values: impl Iterator<Item = f64>) -> Range<f64> {
     let (low, high) = values
         .filter(|value| *value > 0.0)
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     if low > high {
-        (0.0, 1.0)
-    } else {
-        (low.log10().floor(), high.log10().ceil().max(low.log10().floor() + 1.0))
+        return 1.0..10.0;
     }
-}
-
-/// Formats a number for an axis.
-fn short(value: f64) -> String {
-    match value {
-        value if value >= 1e6 => {
-            format!("{:.3}", value / 1e6).trim_end_matches('0').trim_end_matches('.').to_owned() + "M"
-        }
-        value if value >= 1e3 => format!("{:.0}k", value / 1e3),
-        value => format!("{value:.0}"),
-    }
+    let first = low.log10().floor();
+    10f64.powf(first)..10f64.powf(high.log10().ceil().max(first + 1.0))
 }

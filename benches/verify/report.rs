@@ -18,8 +18,8 @@ pub(crate) fn write(plan: &Plan, series: &[Series]) -> anyhow::Result<()> {
     text += &scenarios(series)?;
     println!("\n{text}");
     fs::write(plan.output.join("results.md"), &text)?;
-    fs::write(plan.output.join("throughput.svg"), throughput(plan, series))?;
-    fs::write(plan.output.join("latency.svg"), latency(series))?;
+    fs::write(plan.output.join("throughput.svg"), throughput(plan, series)?)?;
+    fs::write(plan.output.join("latency.svg"), latency(series)?)?;
     println!("written to {}", plan.output.display());
     Ok(())
 }
@@ -135,7 +135,7 @@ pub(crate) fn spread(values: impl Iterator<Item = f64>) -> Option<(f64, f64, f64
     Some((*values.first()?, *values.get(values.len() / 2)?, *values.last()?))
 }
 
-fn throughput(plan: &Plan, series: &[Series]) -> String {
+fn throughput(plan: &Plan, series: &[Series]) -> anyhow::Result<String> {
     let wanted =
         |found: &&Series| found.rate.is_none() && found.table.is_none_or(|table| table == plan.main_table);
     let made = series.iter().filter(wanted).filter_map(|found| {
@@ -148,7 +148,7 @@ fn throughput(plan: &Plan, series: &[Series]) -> String {
     )
 }
 
-fn latency(series: &[Series]) -> String {
+fn latency(series: &[Series]) -> anyhow::Result<String> {
     let scheduled = series.iter().filter_map(|found| Some((found, found.rate?)));
     let made = scheduled.map(|(found, rate)| Curve {
         name: format!("{}, {rate:.0}/s", found.name),
