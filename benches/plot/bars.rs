@@ -32,7 +32,9 @@ pub(crate) fn bars(title: &str, bars: &[Bar]) -> anyhow::Result<String> {
         .build_cartesian_2d(values.log_scale(), (0..bars.len().saturating_sub(1)).into_segmented())?;
     // The first bar is on top.
     let name = |row: &SegmentValue<usize>| match row {
-        SegmentValue::CenterOf(row) => bars.iter().rev().nth(*row).map_or_else(String::new, |bar| bar.name.clone()),
+        SegmentValue::CenterOf(row) => {
+            bars.iter().rev().nth(*row).map_or_else(String::new, |bar| bar.name.clone())
+        }
         _ => String::new(),
     };
     chart
@@ -48,8 +50,12 @@ pub(crate) fn bars(title: &str, bars: &[Bar]) -> anyhow::Result<String> {
         rectangle.set_margin(5, 5, 0, 0);
         let middle = SegmentValue::CenterOf(row);
         chart.draw_series([rectangle])?;
-        chart.draw_series([PathElement::new([(bar.low, middle.clone()), (bar.high, middle.clone())], BLACK)])?;
-        let label = EmptyElement::at((bar.high, middle)) + Text::new(short(bar.middle), (6, -6), ("sans-serif", 12));
+        chart.draw_series([PathElement::new(
+            [(bar.low, middle.clone()), (bar.high, middle.clone())],
+            BLACK,
+        )])?;
+        let label =
+            EmptyElement::at((bar.high, middle)) + Text::new(short(bar.middle), (6, -6), ("sans-serif", 12));
         chart.draw_series([label])?;
     }
     area.present()?;

@@ -133,8 +133,7 @@ impl Database {
         let (database, sql) = (self.clone(), AssertSqlSafe(sql.into()));
         on_sessions(async move {
             let mut session = database.open_session().await;
-            // No prepared statement outlives a change of the schema.
-            let done = sqlx::query(sql).persistent(false).execute(&mut session).await?;
+            let done = sqlx::query(sql).execute(&mut session).await?;
             database.keep(session).await;
             Ok(done.rows_affected())
         })
@@ -172,7 +171,7 @@ impl Database {
         let (database, sql) = (self.clone(), AssertSqlSafe(sql.into()));
         let number = on_sessions(async move {
             let mut session = database.open_session().await;
-            let number = sqlx::query_scalar(sql).persistent(false).fetch_one(&mut session).await;
+            let number = sqlx::query_scalar(sql).fetch_one(&mut session).await;
             database.keep(session).await;
             number
         });
@@ -182,7 +181,8 @@ impl Database {
     /// Returns the kept session, or a new one: none is kept, it is in use, or Postgres has ended it.
     async fn open_session(&self) -> PgConnection {
         if let Some(mut session) = self.free_session()
-            && session.ping().await.is_ok()
+            // No prepared statement outlives a change of the schema.
+            && session.clear_cached_statements().await.is_ok()
         {
             return session;
         }
