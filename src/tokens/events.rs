@@ -119,7 +119,7 @@ fn bound(filter: EventFilter<'_>) -> Vec<u8> {
     if later.iter().chain(&last).any(given) {
         parts.extend(later);
     }
-    let used = last.iter().rposition(given).map_or(0, |at| at + 1);
+    let used = last.iter().rposition(given).map_or(0, |at| at.saturating_add(1));
     parts.extend(last.into_iter().take(used));
     // No other authenticated text starts with these bytes.
     let mut bytes = b"events1".to_vec();
