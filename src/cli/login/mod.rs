@@ -90,11 +90,11 @@ fn status(address: AddressFlag, environment: &Environment) -> Result<(), Command
 
 async fn log_in(flags: LoginFlags, environment: &Environment) -> Result<(), CommandError> {
     let address = ServerAddress::resolve(flags.address, environment)?;
+    let client = address.clone().open()?;
     let file =
         LoginFile::of(address.text(), environment)?.ok_or(ClientError::from(LoginFileError::Nowhere))?;
     // A file that cannot be used is refused before anybody allows anything.
     file.read().map_err(ClientError::from)?;
-    let client = address.clone().open()?;
     let page = client.inner().login_page().await.map_err(|error| client.failed(error))?;
     if !(page.starts_with("https://") || page.starts_with("http://")) {
         return Err(ClientError::Incomplete("address of a page").into());
@@ -136,6 +136,8 @@ async fn log_in(flags: LoginFlags, environment: &Environment) -> Result<(), Comm
 
 async fn log_out(flags: LogoutFlags, environment: &Environment) -> Result<(), CommandError> {
     let address = ServerAddress::resolve(flags.address, environment)?;
+    // An address that is not valid is said first.
+    address.clone().open()?;
     let none = || ClientError::NotLoggedIn { address: address.text().to_owned() };
     let file = LoginFile::of(address.text(), environment)?.ok_or_else(none)?;
     if file.read().map_err(ClientError::from)?.is_none() {
