@@ -30,6 +30,8 @@ pub struct Breaches {
     pub breaches: Vec<Breach>,
     /// Where the next window starts; `None`: there is nothing more.
     pub next: Option<Position>,
+    /// The tokens of the window that are subject to policies, oldest first, with their users.
+    subject: Vec<(TokenId, UserId)>,
 }
 
 impl Store {
@@ -54,16 +56,21 @@ impl Store {
 }
 
 impl Breaches {
-    /// Stops before the first token of a user that is not among the locked ones: the next page starts
-    /// with it. `None`: nobody had to be locked.
-    #[must_use]
-    pub fn of_owners(mut self, owners: Option<&HashSet<UserId>>, from: Option<Position>) -> Self {
-        let Some(owners) = owners else { return self };
-        let is_locked = |breach: &&Breach| owners.contains(&breach.token.user_id);
-        let locked = self.breaches.iter().take_while(is_locked).count();
-        if locked < self.breaches.len() {
-            self.breaches.truncate(locked);
-            self.next = self.breaches.last().map(position).or(from);
+    /// Returns the users of the tokens that break the policy, of any kind.
+    fn users(&self) -> HashSet<&UserId> {
+        self.breaches.iter().map(|breach| &breach.token.user_id).collect()
+    }
+
+    /// Leaves to the next window what does not fit into a response.
+    fn fitting(mut self) -> Self {
+        // What the token loses is in the response, besides what it has.
+        let fitting = size::fitting(self.breaches.iter().map(|breach| 2 * size::of_token(&breach.token)));
+        if fitting < self.breaches.len() {
+            self.breaches.truncate(fitting);
+            let last = self.breaches.last();
+            self.next = last.map(position);
+            let end = self.subject.iter().position(|(id, _)| last.is_some_and(|last| last.token.id == *id));
+            self.subject.truncate(end.map_or(0, |end| end + 1));
         }
         self
     }
@@ -83,9 +90,10 @@ impl Transaction {
         find(self, organization_id, policy, from, &mut CountedUsers::default()).await
     }
 
-    /// If tokens are counted, locks out the creation of tokens for the users of these breaches, and
-    /// returns the users; `None`: not counted. A user whose oldest token may stay has none in excess:
-    /// no other users need be locked. Before the caller's lock.
+    /// If tokens are counted, locks out the creation of tokens for the users of these breaches: until then a
+    /// rotation may make the oldest token of a user the newest, and the next one too many. Returns the tokens that
+    /// may break the policy. A user whose oldest token may stay has none in excess: no other users need be locked.
+    /// Before the caller's lock.
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
@@ -94,15 +102,13 @@ impl Transaction {
         policy: &Policy,
         organization_id: &OrganizationId,
         seen: &Breaches,
-    ) -> Result<Option<HashSet<UserId>>, StoreError> {
+    ) -> Result<Vec<TokenId>, StoreError> {
         if policy.most_active_tokens.is_none() {
-            return Ok(None);
+            return Ok(seen.breaches.iter().map(|breach| breach.token.id).collect());
         }
-        // Of any kind: they share the lock.
-        let users: HashSet<UserId> =
-            seen.breaches.iter().map(|breach| breach.token.user_id.clone()).collect();
-        owners::lock_each_alone(self, organization_id, users.iter()).await?;
-        Ok(Some(users))
+        let users = seen.users();
+        owners::lock_each_alone(self, organization_id, users.iter().copied()).await?;
+        Ok(seen.subject.iter().filter(|(_, user)| users.contains(user)).map(|(id, _)| *id).collect())
     }
 
     /// Locks these tokens, oldest first, as rotations do.
@@ -117,8 +123,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// Examines those of these locked tokens of an organization that are neither revoked nor expired at
-    /// `now`, oldest first.
+    /// Finds the breaches among those of these locked tokens of an organization that are neither revoked nor
+    /// expired at `now`, as many as fit into one response. `next`: where the next window starts.
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
@@ -127,10 +133,11 @@ impl Transaction {
         organization_id: &OrganizationId,
         ids: &[TokenId],
         policy: &Policy,
-        now: OffsetDateTime,
-    ) -> Result<Vec<Breach>, StoreError> {
+        (now, next): (OffsetDateTime, Option<Position>),
+    ) -> Result<Breaches, StoreError> {
         let ids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
-        examine(self, organization_id, &ids, policy, now, &mut CountedUsers::default()).await
+        let found = examine(self, organization_id, &ids, policy, now, &mut CountedUsers::default()).await?;
+        Ok(Breaches { next, ..found }.fitting())
     }
 
     /// Revokes a locked token, or takes what the policy does not allow, and records it.
@@ -145,7 +152,10 @@ impl Transaction {
     ) -> Result<(), StoreError> {
         let token = &breach.token;
         match &breach.remedy {
-            Remedy::Revoke(rule) => self.revoke_tokens(&[token.id], &reason(*rule)?, actor, now).await,
+            Remedy::Revoke(rule) => {
+                self.revoke_tokens(&[token.id], token.id, &reason(*rule)?, actor, now).await?;
+                Ok(())
+            }
             Remedy::Narrow { expire_time, scopes } => {
                 let kept = token.scopes.iter().filter(|scope| !scopes.contains(scope)).cloned().collect();
                 let kept = Scopes::new(kept)
@@ -192,20 +202,8 @@ async fn find(
     // Another organization may have the same key.
     let ids: Vec<Uuid> = rows.into_iter().filter(|row| row.own).map(|row| row.id).collect();
     let now = clock(transaction).await?;
-    let mut breaches = examine(transaction, organization_id, &ids, policy, now, counted).await?;
-    let fitting = fitting(&breaches);
-    if fitting == breaches.len() {
-        return Ok(Breaches { breaches, next: end });
-    }
-    breaches.truncate(fitting);
-    let next = breaches.last().map(position);
-    Ok(Breaches { breaches, next })
-}
-
-/// Returns how many of these, from the first, fit into a response; at least one if there is one.
-fn fitting(breaches: &[Breach]) -> usize {
-    // What the token loses is in the response, besides what it has.
-    size::fitting(breaches.iter().map(|breach| 2 * size::of_token(&breach.token)))
+    let found = examine(transaction, organization_id, &ids, policy, now, counted).await?;
+    Ok(Breaches { next: end, ..found }.fitting())
 }
 
 async fn examine(
@@ -215,7 +213,7 @@ async fn examine(
     policy: &Policy,
     now: OffsetDateTime,
     counted: &mut CountedUsers,
-) -> Result<Vec<Breach>, StoreError> {
+) -> Result<Breaches, StoreError> {
     let rows = token_query!(
         query,
         r#"SELECT t.create_time AS "create_time!: Time", id_order(t.id) AS "id_order!",
@@ -254,11 +252,13 @@ async fn examine(
         )
         .await?;
     }
+    let subject = tokens.iter().map(|(token, ..)| token).filter(|token| Policy::binds(token));
+    let subject = subject.map(|token| (token.id, token.user_id.clone())).collect();
     let breaches = tokens.into_iter().filter_map(|(token, place, context)| {
         let crowded_out = counted.oldest_allowed(token.owner()).is_some_and(|oldest| place < oldest);
         policy.breach(token, TokenContext { crowded_out, ..context }, now)
     });
-    Ok(breaches.collect())
+    Ok(Breaches { breaches: breaches.collect(), next: None, subject })
 }
 
 /// Finds the oldest token within the limit, counted from the newest, of each of these tokens' users who

@@ -145,7 +145,7 @@ async fn append(
 }
 
 /// Returns the audit entry of a reason, if one was given.
-fn given(field: &str, reason: &RevokeReason) -> Vec<FieldChange> {
+pub(super) fn given(field: &str, reason: &RevokeReason) -> Vec<FieldChange> {
     let new = Some(reason.as_str().to_owned()).filter(|text| !text.is_empty());
     let change = new.map(|new| FieldChange { field: field.to_owned(), old: None, new: Some(new) });
     change.into_iter().collect()

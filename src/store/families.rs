@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::columns::Time;
+use super::locks::LockedTarget;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
 use super::{Store, StoreError};
@@ -87,13 +88,11 @@ impl Transaction {
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
-    pub async fn lock_successors(&mut self, id: TokenId) -> Result<Vec<Member>, StoreError> {
-        match membership(self, id).await? {
-            Some(Membership { family_id: Some(family), generation, .. }) => {
-                lock_generations_after(self, family, generation).await
-            }
+    pub async fn lock_successors(&mut self, target: &LockedTarget) -> Result<Vec<Member>, StoreError> {
+        match target.position {
+            Some((family, generation)) => lock_generations_after(self, family, generation).await,
             // A first rotation would have waited for its lock.
-            _ => Ok(Vec::new()),
+            None => Ok(Vec::new()),
         }
     }
 

@@ -2,17 +2,23 @@
 //! locked FOR SHARE, so that no credential acts after its revocation has committed; and by the clock
 //! after the last lock, so that none acts after its own expiration.
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::StoreError;
 use super::clock::ClockReading;
 use super::columns::Time;
 use super::pooling::Transaction;
-use super::rows::{self, TokenRow, select_tokens};
+use super::rows::{self, TokenRow, select_tokens, token_query};
 use super::transaction::TransactionError;
 use crate::clock::BootInstant;
 use crate::domain::{Caller, CredentialError, Principal, Token};
 use crate::secret::TokenId;
+
+/// The longest duration of a statement whose reading of the clock is used: much shorter than the tolerance of readings.
+const PROMPT: Duration = Duration::from_millis(500);
 
 /// A caller with its own row, locked until the transaction ends.
 #[derive(Debug)]
@@ -20,6 +26,17 @@ pub struct LockedCaller<'a> {
     caller: &'a Caller,
     /// `None`: there is no such row, or the caller is not a token.
     token: Option<Token>,
+}
+
+/// A token that is to be changed, with its own row, locked until the transaction ends.
+#[derive(Debug)]
+pub struct LockedTarget {
+    /// The token; `None`: there is no such token.
+    pub token: Option<Token>,
+    /// A time after the lock.
+    pub lock_time: OffsetDateTime,
+    /// Its family and its generation there; `None`: it has not taken part in any rotation.
+    pub(super) position: Option<(Uuid, i32)>,
 }
 
 impl Transaction {
@@ -69,6 +86,35 @@ impl Transaction {
             .map(Token::try_from)
             .transpose()
     }
+
+    /// Locks a token like [`Self::lock_token`], and reads the clock after that, in one statement.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_target(&mut self, id: TokenId) -> Result<LockedTarget, StoreError> {
+        let sent = BootInstant::now();
+        // Postgres evaluates what is selected from a subquery with a lock only when it has the lock.
+        let row = token_query!(
+            query,
+            r#"SELECT clock_timestamp() AS "now!: Time", t.family_id AS "family_id?", t.generation AS "generation!","#,
+            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), NULL::timestamptz",
+            [r#"AS "token!: TokenRow" FROM (SELECT * FROM tokens WHERE id = $1 FOR UPDATE) AS t"#],
+            rows::uuid(id)
+        )
+        .fetch_optional(&mut *self)
+        .await?;
+        let Some(row) = row else {
+            return Ok(LockedTarget { token: None, lock_time: clock(self).await?, position: None });
+        };
+        let lock_time = if BootInstant::now().since(sent) < PROMPT {
+            self.clock().accepted(ClockReading { sent, time: row.now.clock()? })
+        } else {
+            // Compared with when it was requested, such a reading looks as if the clock had been set.
+            clock(self).await?
+        };
+        let position = row.family_id.map(|family| (family, row.generation));
+        Ok(LockedTarget { token: Some(row.token.try_into()?), lock_time, position })
+    }
 }
 
 impl LockedCaller<'_> {
@@ -88,9 +134,17 @@ impl LockedCaller<'_> {
         transaction: &mut Transaction,
     ) -> Result<(Caller, OffsetDateTime), TransactionError> {
         let now = clock(transaction).await?;
-        let Principal::Token(_) = self.caller.principal else { return Ok((self.caller.clone(), now)) };
+        Ok((self.judge_at(now)?, now))
+    }
+
+    /// Judges the caller like [`Self::judge`], at a time after the last lock that is known already.
+    ///
+    /// # Errors
+    /// The credential is no longer valid.
+    pub fn judge_at(&self, now: OffsetDateTime) -> Result<Caller, CredentialError> {
+        let Principal::Token(_) = self.caller.principal else { return Ok(self.caller.clone()) };
         let token = self.token.as_ref().ok_or(CredentialError::Invalid)?;
-        Ok((Caller::from_token(token, self.caller.peer(), now)?, now))
+        Caller::from_token(token, self.caller.peer(), now)
     }
 }
 

@@ -1,12 +1,16 @@
 //! Revocation: the verbs of a transaction that revoke tokens, and what is asked before one. Called by
 //! the revoke, reuse and enforcement actions.
 
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::events::{self, By};
 use super::pooling::Transaction;
-use super::{Store, StoreError, rows};
-use crate::domain::{Owner, Principal, ReservedScope, ReservedScopes, RevokeReason, Scope, Scopes};
+use super::rows::{self, TokenRow, token_query};
+use super::{Store, StoreError};
+use crate::domain::event::EventKind;
+use crate::domain::{Owner, Principal, ReservedScope, ReservedScopes, RevokeReason, Scope, Scopes, Token};
 use crate::secret::TokenId;
 
 /// Callback that receives the tokens that are about to change, before the commit, so that caches can
@@ -54,28 +58,55 @@ impl Store {
 }
 
 impl Transaction {
-    /// Revokes these locked tokens, at the time after their locks, and records an event for each.
+    /// Revokes these locked tokens, at the time after their locks, and records an event for each. Returns the one with
+    /// the id `target`, if it is among them. One statement: an urgent revocation waits for few.
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
     pub async fn revoke_tokens(
         &mut self,
         ids: &[TokenId],
+        target: TokenId,
         reason: &RevokeReason,
         actor: &Principal,
         now: OffsetDateTime,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Token>, StoreError> {
+        self.note_change();
+        let by = By::now(actor);
         let uuids: Vec<Uuid> = ids.iter().copied().map(rows::uuid).collect();
         // The first time and reason stay, even if two transactions revoke it.
-        sqlx::query!(
-            "UPDATE tokens SET revoke_time = $3, revoke_reason = $2 WHERE id = ANY($1) AND revoke_time IS NULL",
+        let row = token_query!(
+            query_scalar,
+            "WITH revoked AS (
+                 UPDATE tokens SET revoke_time = $3, revoke_reason = $2 WHERE id = ANY($1) AND revoke_time IS NULL
+                 RETURNING *
+             ), recorded AS (
+                 INSERT INTO token_events (event_time, kind, token_id, organization_id, user_id, actor, acting_user,
+                     attribution, trace_id, changes)
+                 SELECT r.revoke_time, $4, r.id, r.organization_id, r.user_id, $5, coalesce($6, own.user_id),
+                     CASE WHEN $6::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $7, $8
+                 FROM revoked r LEFT JOIN tokens own ON own.id = $9 AND own.owner_kind = 'user'
+                 -- As in append_revocations.
+                 WHERE r.organization_id <> '' AND r.user_id <> ''
+                 ORDER BY r.create_time, r.id
+             )
+             SELECT",
+            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), NULL::timestamptz",
+            [r#"AS "token!: TokenRow" FROM revoked t WHERE t.id = $10"#],
             &uuids,
             reason.as_str(),
-            now
+            now,
+            EventKind::Revoked.word(),
+            by.actor,
+            by.claimed,
+            by.trace_id.as_deref(),
+            Json(events::given("revoke_reason", reason)) as _,
+            by.own,
+            rows::uuid(target)
         )
-        .execute(&mut *self)
+        .fetch_optional(self)
         .await?;
-        self.append_revocations(ids, reason, actor).await
+        row.map(Token::try_from).transpose()
     }
 
     /// Locks a user's tokens that are not revoked, in the order in which rotations lock.

@@ -69,11 +69,15 @@ impl Actions {
             .retrying(async || {
                 let mut transaction = store.begin().await?;
                 let locked = transaction.lock_caller(caller, Some(id)).await?;
-                let before = transaction.lock_token(id).await?;
-                let ends_root = before.as_ref().is_some_and(is_root);
+                let target = transaction.lock_target(id).await?;
+                let ends_root = target.token.as_ref().is_some_and(is_root);
                 let last = transaction.lock_roots(ends_root, usability.last_root()).await?;
-                let (caller, now) = locked.judge(&mut transaction).await?;
-                let before = allowed(&caller, before.as_ref(), usability)?;
+                let (caller, now) = if last {
+                    locked.judge(&mut transaction).await?
+                } else {
+                    (locked.judge_at(target.lock_time)?, target.lock_time)
+                };
+                let before = allowed(&caller, target.token.as_ref(), usability)?;
                 let disables = usability != Usability::Enabled;
                 if before.disable_time.is_some() == disables {
                     transaction.commit().await?;

@@ -9,8 +9,7 @@ use crate::domain::enforcement::Breach;
 use crate::domain::page::Position;
 use crate::domain::policy::Policy;
 use crate::domain::{Caller, OrganizationId, Permission, Scope};
-use crate::secret::TokenId;
-use crate::store::{Breaches, OnChange};
+use crate::store::OnChange;
 
 /// The action that a page token belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -84,28 +83,22 @@ impl Actions {
                 let policy = transaction.hold_policy(&organization_id).await?;
                 let bound = bound(Walk::Enforce, &organization_id, &policy);
                 let from = self.position(page_token, &bound)?;
-                // With the caller as it arrived, only to learn which users' locks are needed: those
-                // come before its own.
+                // With the caller as it arrived, only to learn which locks are needed: those of users come
+                // before its own.
                 let seen = transaction.find_breaches(&organization_id, &policy, from).await?;
-                let owners = transaction.lock_owners(&policy, &organization_id, &seen).await?;
+                let ids = transaction.lock_owners(&policy, &organization_id, &seen).await?;
                 let locked = transaction.lock_caller(caller, None).await?;
-                let (caller, _) = locked.judge(&mut transaction).await?;
-                caller.require(Permission::Root)?;
-                // Searched again: during the wait for the locks, one token may have been rotated, which
-                // makes it the newest, and another one the oldest in excess.
-                let found = transaction.find_breaches(&organization_id, &policy, from).await?;
-                let found = found.of_owners(owners.as_ref(), from);
-                let ids: Vec<TokenId> = found.breaches.iter().map(|breach| breach.token.id).collect();
                 transaction.lock_tokens(&ids).await?;
                 let (caller, now) = locked.judge(&mut transaction).await?;
-                // And examined again, now that none of it changes.
-                let breaches = transaction.examine(&organization_id, &ids, &policy, now).await?;
-                on_change(&breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
-                for breach in &breaches {
+                caller.require(Permission::Root)?;
+                // Examined again, now that none of it changes.
+                let found = transaction.examine(&organization_id, &ids, &policy, (now, seen.next)).await?;
+                on_change(&found.breaches.iter().map(|breach| breach.token.id).collect::<Vec<_>>());
+                for breach in &found.breaches {
                     transaction.fix(breach, &caller.principal, now).await?;
                 }
                 transaction.commit().await?;
-                Ok((Breaches { breaches, next: found.next }, policy))
+                Ok((found, policy))
             })
             .await?;
         // In a separate statement, so later than the commit that has returned.

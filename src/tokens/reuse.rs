@@ -56,7 +56,7 @@ impl Actions {
                 let ids: Vec<TokenId> =
                     family.iter().filter(|member| !member.is_revoked).map(|member| member.id).collect();
                 on_change(&ids);
-                transaction.revoke_tokens(&ids, &reason, &principal, now).await?;
+                transaction.revoke_tokens(&ids, id, &reason, &principal, now).await?;
                 transaction.commit().await?;
                 Ok(ids.len())
             })

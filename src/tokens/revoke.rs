@@ -98,11 +98,12 @@ impl Actions {
             .retrying(async || {
                 let mut transaction = store.begin().await?;
                 let locked = transaction.lock_caller(caller, Some(id)).await?;
-                let target = transaction.lock_token(id).await?;
-                let (mut caller, mut now) = locked.judge(&mut transaction).await?;
-                let target = allow(&caller, right, target.as_ref())?;
+                let locked_target = transaction.lock_target(id).await?;
+                let mut now = locked_target.lock_time;
+                let mut caller = locked.judge_at(now)?;
+                let target = allow(&caller, right, locked_target.token.as_ref())?;
                 let successors = match extent {
-                    RevocationExtent::Family => transaction.lock_successors(id).await?,
+                    RevocationExtent::Family => transaction.lock_successors(&locked_target).await?,
                     RevocationExtent::OnlyThis => Vec::new(),
                 };
                 let ends_root = is_root(target)
@@ -126,10 +127,10 @@ impl Actions {
                     transaction.require_another_root(&ids, None, now).await?;
                 }
                 on_change(&ids);
-                transaction.revoke_tokens(&ids, reason, &caller.principal, now).await?;
-                let token = transaction.reread_token(id).await?;
+                let by = &caller.principal;
+                let revoked = transaction.revoke_tokens(&ids, id, reason, by, now).await?;
                 transaction.commit().await?;
-                Ok(token)
+                Ok(revoked.unwrap_or_else(|| target.clone()))
             })
             .await?;
         // In a separate statement, so later than the commit that has returned.

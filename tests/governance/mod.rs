@@ -1,11 +1,11 @@
 //! Audit log, policies and retention, from outside.
 
 mod acting_users;
-mod dry_run;
 mod ends;
 mod enforcement;
 mod events;
 mod policy;
+mod policy_cost;
 mod quota;
 mod role;
 mod seals;

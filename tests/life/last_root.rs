@@ -257,7 +257,7 @@ async fn one_of_two_calls_that_end_the_last_two_root_tokens_is_refused() {
         tokio::spawn(async move { End::Disable.of(&mut second, &other_id, false).await }),
     ];
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND wait_event_type = 'Lock' AND (query LIKE 'INSERT INTO token_events%' OR query LIKE 'SELECT pg_advisory%')";
+        AND wait_event_type = 'Lock' AND (query LIKE '%INSERT INTO token_events%' OR query LIKE 'SELECT pg_advisory%')";
     eventually("both calls wait", async || (database.count(waiting).await == 2).then_some(())).await;
 
     psql.execute("COMMIT").await.unwrap();

@@ -1,17 +1,21 @@
-//! What a dry run of a policy costs for users with many tokens: rows that Postgres reads, from the first
-//! page to the last.
+//! What a policy's dry run and its enforcement cost for users with many tokens: rows that Postgres reads.
 
 use std::time::Duration;
 
-use tokend::api::proto::{CheckPolicyRequest, Policy};
+use tokend::api::proto::{CheckPolicyRequest, EnforcePolicyRequest, Policy};
 use tokend::jobs::retention::Retention;
 use tokend::server::ServerConfig;
 
+use super::policy::set;
 use crate::support::database::Database;
 use crate::support::eventually;
-use crate::support::replica::Installation;
+use crate::support::replica::{Installation, Replica};
 
 const TOKENS: i64 = 20_000;
+
+/// The counters of rows: all, and those by an index, which counting uses.
+const ALL: &str = "seq_tup_read + idx_tup_fetch";
+const BY_INDEX: &str = "idx_tup_fetch";
 
 /// How many tokens each user may keep.
 const LIMIT: i32 = 2_000;
@@ -29,17 +33,22 @@ async fn fill(database: &Database, users: usize) {
     database.execute(tokens).await;
 }
 
-/// Returns how many rows of tokens the sessions that are over have read.
-async fn rows_read(database: &Database) -> i64 {
+/// Returns how many rows of tokens the sessions that are over have read, or only those by an index.
+async fn rows_read(database: &Database, counters: &str) -> i64 {
     // A session counts what it has read at its end, at the latest.
     eventually("all other sessions are over", async || {
         let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
         (database.count(others).await == 0).then_some(())
     })
     .await;
-    database
-        .count("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'tokens'")
-        .await
+    database.count(format!("SELECT {counters} FROM pg_stat_user_tables WHERE relname = 'tokens'")).await
+}
+
+/// Starts a replica on a database in which nothing else reads many tokens.
+async fn serve(installation: &Installation) -> Replica {
+    let interval = Duration::from_hours(1);
+    let retention = Retention { warnings: Vec::new(), interval, ..installation.config().retention };
+    installation.serve(ServerConfig { retention, ..installation.config() }).await
 }
 
 #[tokio::test]
@@ -49,11 +58,8 @@ async fn a_dry_run_reads_each_token_of_a_user_a_few_times_however_many_pages_it_
         let database = &installation.database;
         // No statistics of this table exist yet.
         fill(database, users).await;
-        let before = rows_read(database).await;
-        // Nothing else reads many tokens.
-        let interval = Duration::from_hours(1);
-        let retention = Retention { warnings: Vec::new(), interval, ..installation.config().retention };
-        let replica = installation.serve(ServerConfig { retention, ..installation.config() }).await;
+        let before = rows_read(database, ALL).await;
+        let replica = serve(&installation).await;
 
         let policy = Policy { most_active_tokens_per_user: LIMIT, ..Policy::default() };
         let mut request = CheckPolicyRequest { policy: Some(policy), ..Default::default() };
@@ -71,7 +77,27 @@ async fn a_dry_run_reads_each_token_of_a_user_a_few_times_however_many_pages_it_
         assert_eq!(breaches, usize::try_from(TOKENS).unwrap() - users * usize::try_from(LIMIT).unwrap());
         assert!(pages >= 80, "{pages}");
         replica.shut_down().outcome().await.unwrap();
-        let read = rows_read(database).await - before;
+        let read = rows_read(database, ALL).await - before;
         assert!(read <= 4 * TOKENS, "{read} rows for {users} users in {pages} pages");
     }
+}
+
+#[tokio::test]
+async fn a_page_of_enforcement_counts_the_tokens_of_a_user_once_before_its_locks_and_once_after_them() {
+    /// So many that the other rows that a page reads do not matter.
+    const LIMIT: i32 = 10_000;
+    let installation = Installation::new().await;
+    let database = &installation.database;
+    fill(database, 1).await;
+    let before = rows_read(database, BY_INDEX).await;
+    let replica = serve(&installation).await;
+    let mut root = replica.root();
+    set(&mut root, Policy { most_active_tokens_per_user: LIMIT, ..Policy::default() }).await;
+
+    let page = root.enforce_policy(EnforcePolicyRequest::default()).await.unwrap().into_inner();
+
+    assert_eq!(page.breaches.len(), 250);
+    replica.shut_down().outcome().await.unwrap();
+    let read = rows_read(database, BY_INDEX).await - before;
+    assert!(read <= i64::from(LIMIT) * 5 / 2, "{read} rows");
 }
