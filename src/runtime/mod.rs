@@ -5,3 +5,7 @@
 pub mod deadline;
 pub mod panics;
 pub mod tasks;
+
+/// How many rows of a page are handled before other tasks of the thread have their turns: a longer turn delays urgent calls,
+/// such as revocations, each time that they wait for Postgres.
+pub const ROWS_PER_TURN: usize = 32;

@@ -15,6 +15,7 @@ use super::{Store, StoreError};
 use crate::domain::page::{Listing, NamePart, Order, Position};
 use crate::domain::size::{self, MAX_PAGE_BYTES};
 use crate::domain::{OrganizationId, OwnerKind, Token, TokenState, UserId};
+use crate::runtime::ROWS_PER_TURN;
 
 /// The position before every token, in the order of creation, newest first.
 const NEWEST: (OffsetDateTime, Uuid) = (datetime!(9999-12-31 23:59:59.999_999 UTC), Uuid::max());
@@ -268,8 +269,12 @@ impl Walk {
     ) -> Result<Self, StoreError> {
         let mut walk = Self { tokens: Vec::new(), broken_off: None };
         let (mut bytes, mut shown) = (0, 0);
+        let mut turn = (1..=ROWS_PER_TURN).cycle();
         while bytes <= MAX_PAGE_BYTES {
             let Some(row) = rows.try_next().await? else { break };
+            if turn.next() == Some(ROWS_PER_TURN) {
+                tokio::task::yield_now().await;
+            }
             shown += i64::from(row.shown);
             if row.last || shown == filters.limit {
                 walk.broken_off = position(listing.order, &row.token);

@@ -16,6 +16,7 @@ use crate::domain::networks::parse_address;
 use crate::domain::page::{Listing, NamePart};
 use crate::domain::size::MAX_PAGE_BYTES;
 use crate::domain::{FieldError, Labels, OrganizationId, Scopes, Token, TokenName, UserId, Violations};
+use crate::runtime::ROWS_PER_TURN;
 use crate::secret::TokenId;
 use crate::store::ChangeKind;
 use crate::tokens::console_link::ConsoleLink;
@@ -115,11 +116,14 @@ pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListToke
     violations.finish(request)
 }
 
-pub(super) fn list_response(page: Page) -> proto::ListTokensResponse {
-    proto::ListTokensResponse {
-        tokens: page.tokens.iter().map(|(record, now)| (record, *now).into()).collect(),
-        next_page_token: page.next_page_token.unwrap_or_default(),
+/// Builds the response; other tasks have their turns meanwhile.
+pub(super) async fn list_response(page: Page) -> proto::ListTokensResponse {
+    let mut tokens = Vec::with_capacity(page.tokens.len());
+    for rows in page.tokens.chunks(ROWS_PER_TURN) {
+        tokens.extend(rows.iter().map(|(record, now)| proto::Token::from((record, *now))));
+        tokio::task::yield_now().await;
     }
+    proto::ListTokensResponse { tokens, next_page_token: page.next_page_token.unwrap_or_default() }
 }
 
 /// Returns the link below this address of the console.

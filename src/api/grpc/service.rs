@@ -91,7 +91,8 @@ impl TokenService for TokenApi {
         let most = |message: &ListTokensRequest| convert::page_bytes(message.page_size, LARGEST_TOKEN);
         self.call_for_page(Rpc::ListTokens, Permission::See, request, most, async |credential, message| {
             let request = convert::list_request(message)?;
-            Ok(convert::list_response(self.context.actions.list_tokens(credential.caller(), request).await?))
+            let page = self.context.actions.list_tokens(credential.caller(), request).await?;
+            Ok(convert::list_response(page).await)
         })
         .await
     }
