@@ -25,6 +25,10 @@ const BACKLOG: usize = 64;
 /// The delay before a failed read is retried.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// How long a watcher waits for a hub that has not reached the database yet, and how often it looks.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(20);
+
 /// What changed between two positions.
 #[derive(Debug)]
 pub struct Batch {
@@ -91,9 +95,25 @@ impl Hub {
         self.heartbeat
     }
 
-    /// Subscribes a watcher; `None` while the hub has not reached the database.
-    #[must_use]
-    pub fn watch(&self) -> Option<Watch> {
+    /// Subscribes a watcher, once the hub has reached the database.
+    ///
+    /// # Errors
+    /// [`WatchError`]: the hub has not reached the database in time.
+    pub async fn subscribe(&self) -> Result<Watch, WatchError> {
+        let subscribed = async {
+            loop {
+                match self.watch() {
+                    Some(watch) => return watch,
+                    None => tokio::time::sleep(LOOK).await,
+                }
+            }
+        };
+        let timeout = tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribed).await;
+        timeout.map_err(|_| WatchError::Store(Arc::new(StoreError::Starting)))
+    }
+
+    /// Subscribes a watcher; `None` while the hub has not reached the database, or sends many changes.
+    fn watch(&self) -> Option<Watch> {
         // Takes the lock under which batches are sent: a batch is either before the position or among
         // the batches.
         let now = self.shared.lock();

@@ -25,14 +25,11 @@ use crate::changefeed::hub::{Batch, Hub, Position, Watch, WatchError};
 use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations, size};
 use crate::runtime::panics;
 use crate::secret::CurrentKeyring;
-use crate::store::{Change, StoreError};
+use crate::store::Change;
 use crate::verify::{ClientKey, Credential, Engine};
 
 /// How long a watcher may leave a message unread.
 const SEND_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a watcher waits for a hub that has not reached the database yet.
-const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The most bytes of changes in one message.
 const MESSAGE_BYTES: usize = 1 << 20;
@@ -75,26 +72,13 @@ impl Watcher {
                     .map_err(|_| Violations::one("after", &FOREIGN))?,
             ),
         };
-        let watch = self.subscribe().await?;
+        let watch = self.hub.subscribe().await?;
         // Capacity 2: one slot is kept for the stream's last message, which must not wait for a slow client.
         let (sender, receiver) = mpsc::channel(2);
         let last = sender.clone().try_reserve_owned().map_err(|_| WatchError::TooSlow)?;
         let task = WatcherTask { watcher: self, organization, sender, span: Span::current() };
         tokio::spawn(task.run(watch, after, drain, last));
         Ok(WatchStream { receiver, reservations: MessageReservations::default() })
-    }
-
-    async fn subscribe(&self) -> Result<Watch, WatchError> {
-        let subscribed = async {
-            loop {
-                match self.hub.watch() {
-                    Some(watch) => return watch,
-                    None => tokio::time::sleep(Duration::from_millis(20)).await,
-                }
-            }
-        };
-        let timeout = tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribed).await;
-        timeout.map_err(|_| WatchError::Store(Arc::new(StoreError::Starting)))
     }
 }
 

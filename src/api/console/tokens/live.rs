@@ -28,8 +28,7 @@ use crate::changefeed::hub::{Batch, Position, Watch};
 use crate::domain::page::Listing;
 use crate::domain::{Caller, Extent, OrganizationId, Permission, Reach};
 use crate::secret::TokenId;
-use crate::store::{Change, StoreError};
-use crate::verify::Unknown;
+use crate::store::Change;
 
 /// How long changes are collected before they are sent in one message.
 const COLLECT: Duration = Duration::from_millis(250);
@@ -61,7 +60,7 @@ pub(super) async fn open(console: &Arc<Console>, page_request: &PageRequest) -> 
     let Some(open) = console.streams.open(visit.session.id) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    let watch = console.hub.watch().ok_or(Unknown::Store(StoreError::Starting))?;
+    let watch = console.hub.subscribe().await?;
     let organization = organization(visit.caller());
     let start = match page_request.headers.get("last-event-id") {
         None => Start::Now,
