@@ -12,7 +12,7 @@ use tokend::embedded::Cluster;
 
 use super::fault_test::{FaultTest, resumption};
 use super::fleet::{Process, report};
-use super::setup::{Made, becomes, cached, in_cache, made, revoking, run, uuid};
+use super::setup::{Made, becomes, in_cache, made, revoking, run, settles_in, uuid};
 use crate::support::client::revoked;
 use crate::support::database::Database;
 use crate::support::eventually;
@@ -112,7 +112,11 @@ async fn an_old_primary_that_comes_back_is_not_trusted() {
     let Some(haproxy) = find("haproxy") else { return };
     let scene = Scene::set(&haproxy).await;
     let mut root = scene.fleet[0].root();
-    let changed = cached(&mut root).await;
+    let changed = made(&mut root).await;
+    for process in &scene.fleet {
+        let database = &scene.installation.database;
+        settles_in(&mut process.root(), database, &process.root_token(), &changed).await;
+    }
     let fault_test = FaultTest::start(&scene.fleet, 80).await;
     in_progress(&fault_test).await;
 

@@ -9,7 +9,7 @@ use tokend::verify::Bounds;
 use super::hold::{Hold, make_holdable};
 use super::setup::{
     NOW, becomes, cached, caught_up, in_cache, is_valid, made, reaches_the_cache, revoking, run, settled,
-    uuid,
+    settles, uuid,
 };
 use crate::support::client::{revocation, revoked, verified};
 use crate::support::proxy::{LinkState, Proxy};
@@ -165,7 +165,7 @@ async fn noticed_five_times(one: &Replica, other: &Replica) {
     let rounds = async {
         for _ in 0..5 {
             let token = made(&mut here).await;
-            in_cache(&mut there, &token).await;
+            settles(other, &token).await;
             revoked(&mut here, &token.id, "").await;
             becomes(&mut there, &token, Verdict::Revoked).await;
         }

@@ -93,6 +93,11 @@ impl Process {
         &self.root_secret
     }
 
+    /// Returns the root token; its id is not needed.
+    pub(crate) fn root_token(&self) -> Made {
+        Made { id: String::new(), secret: self.root_secret.clone() }
+    }
+
     /// Returns a separate channel, which connects on first use.
     pub(crate) fn channel(&self) -> Channel {
         Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy()

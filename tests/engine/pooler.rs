@@ -15,7 +15,7 @@ use tokend::store::{MigrateError, Pooling, Route};
 
 use super::fault_test::{FaultTest, resumption};
 use super::fleet::{Process, report, url};
-use super::setup::{becomes, cached, in_cache, made};
+use super::setup::{becomes, cached, made, settles_in};
 use crate::support::client::{question, renaming, revoked, rotated, rotation};
 use crate::support::database::Database;
 use crate::support::eventually;
@@ -135,8 +135,10 @@ async fn the_staleness_bound_holds_behind_a_pooler_in_transaction_mode() {
     }
     // A change by an operator sends no NOTIFY: both replicas must find it by themselves.
     let mut roots = [fleet[0].root(), fleet[1].root()];
-    let changed = cached(&mut roots[0]).await;
-    in_cache(&mut roots[1], &changed).await;
+    let changed = made(&mut roots[0]).await;
+    for (process, root) in fleet.iter().zip(&mut roots) {
+        settles_in(root, &installation.database, &process.root_token(), &changed).await;
+    }
     installation.database.execute(super::setup::revoking(&changed)).await;
     for root in &mut roots {
         becomes(root, &changed, Verdict::Revoked).await;

@@ -74,7 +74,7 @@ async fn a_horizon_from_another_server_neither_empties_the_cache_nor_purges() {
     let replica = installation.serve(installation.config()).await;
 
     let mut root = replica.root();
-    let (kept, changed) = (cached(&mut root).await, cached(&mut root).await);
+    let (kept, changed) = (settled(&replica).await, settled(&replica).await);
     stays_cached(&mut root, database, &kept).await;
     database.execute(revoking(&changed)).await;
     becomes(&mut root, &changed, Verdict::Revoked).await;
@@ -101,7 +101,7 @@ async fn old_changes_are_purged_and_the_feed_continues() {
     let purged = "SELECT count(*) FROM change_horizon WHERE purged_below > '0'";
     eventually("the purge", async || (database.count(purged).await == 1).then_some(())).await;
     let mut root = replica.root();
-    let (kept, changed) = (cached(&mut root).await, cached(&mut root).await);
+    let (kept, changed) = (settled(&replica).await, settled(&replica).await);
     database.execute(revoking(&changed)).await;
     becomes(&mut root, &changed, Verdict::Revoked).await;
     in_cache(&mut root, &kept).await;

@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use tokend::api::proto::Verdict;
 use tokend::embedded::Cluster;
 
-use super::setup::{Made, becomes, cached, caught_up, in_cache, revoking, run, stays_cached};
+use super::setup::{Made, becomes, caught_up, in_cache, revoking, run, settled, stays_cached};
 use crate::support::database::Database;
 use crate::support::eventually;
 use crate::support::proxy::{LinkState, Proxy};
@@ -79,7 +79,7 @@ async fn a_restart_loses_nothing() {
     let mut server = Server::start();
     let (_proxy, replica) = behind_proxy(&server).await;
     let mut root = replica.root();
-    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let (changed, kept) = (settled(&replica).await, settled(&replica).await);
 
     server.stop();
     server.go_on();
@@ -93,8 +93,7 @@ async fn a_restart_loses_nothing() {
 async fn a_crash_that_reuses_transaction_ids_hides_no_change() {
     let mut server = Server::start();
     let (_proxy, replica) = behind_proxy(&server).await;
-    let mut root = replica.root();
-    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let (changed, kept) = (settled(&replica).await, settled(&replica).await);
     let (_open, horizon) = burn_ids(&replica, &kept).await;
 
     server.kill();
@@ -108,7 +107,7 @@ async fn a_promoted_standby_is_followed_from_its_first_change() {
     let mut server = Server::start();
     let (proxy, replica) = behind_proxy(&server).await;
     let mut root = replica.root();
-    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let (changed, kept) = (settled(&replica).await, settled(&replica).await);
     let standby = Standby::of(&server);
     let copy = Database::named(standby.socket_dir(), replica.installation.database.name());
     let tokens = replica.installation.database.count("SELECT count(*) FROM tokens").await;
@@ -140,7 +139,7 @@ async fn after_a_dump_and_restore_changes_are_seen_and_the_cache_fills_again() {
     let (old, new) = (Server::start(), Server::start());
     let (proxy, replica) = behind_proxy(&old).await;
     let mut root = replica.root();
-    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let (changed, kept) = (settled(&replica).await, settled(&replica).await);
     let database = &replica.installation.database;
     // An old server: it has purged changes of more transactions than the new one has seen.
     for _ in 0..300 {
@@ -163,8 +162,7 @@ async fn after_a_dump_and_restore_changes_are_seen_and_the_cache_fills_again() {
 async fn a_restore_with_the_documented_commands_is_followed_from_its_first_change() {
     let (old, new) = (Server::start(), Server::start());
     let (_proxy, replica) = behind_proxy(&old).await;
-    let mut root = replica.root();
-    let (changed, kept) = (cached(&mut root).await, cached(&mut root).await);
+    let (changed, kept) = (settled(&replica).await, settled(&replica).await);
     let installation = replica.installation.clone();
     let database = &installation.database;
     // The old server has seen more transactions than the new one.

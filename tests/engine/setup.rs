@@ -50,7 +50,8 @@ pub(crate) async fn in_cache(client: &mut Client, token: &Made) {
     .await;
 }
 
-/// Waits until the token gets this verdict. Until then it must be VALID or UNAVAILABLE.
+/// Waits until the token gets this verdict. Until then it must be VALID or UNAVAILABLE. Shows that the cache follows a
+/// change only if the token is [`settled`]: a record that has left the cache is read from the database.
 pub(crate) async fn becomes(client: &mut Client, token: &Made, verdict: Verdict) -> VerifyResponse {
     eventually("the change is seen", async || {
         let answer = match client.verify(question(&token.secret, &[])).await {
@@ -95,13 +96,22 @@ pub(crate) async fn caught_up_with(client: &mut Client, time: i64, token: &Made)
 /// Creates a token whose record stays in the replica's cache until it changes. A record that is only
 /// [`cached`] is forgotten when the feed reads of the token's creation, and is then read from the database.
 pub(crate) async fn settled(replica: &Replica) -> Made {
-    let (mut root, database) = (replica.root(), &replica.installation.database);
-    let token = made(&mut root).await;
+    let token = made(&mut replica.root()).await;
+    settles(replica, &token).await;
+    token
+}
+
+/// Waits until a token's record stays in the replica's cache until it changes.
+pub(crate) async fn settles(replica: &Replica, token: &Made) {
+    settles_in(&mut replica.root(), &replica.installation.database, &root_token(replica), token).await;
+}
+
+/// Waits until a token's record stays in a cache until it changes; `other` is a token that does not change.
+pub(crate) async fn settles_in(client: &mut Client, database: &Database, other: &Made, token: &Made) {
     let time = database.count(NOW).await;
     database.execute(WAKE).await;
-    caught_up_with(&mut root, time, &root_token(replica)).await;
-    in_cache(&mut root, &token).await;
-    token
+    caught_up_with(client, time, other).await;
+    in_cache(client, token).await;
 }
 
 /// Checks that a change, which is committed, has reached the replica's cache: the token gets this verdict

@@ -12,7 +12,7 @@ use tonic_health::ServingStatus;
 
 use super::setup::{
     Made, NOW, WAKE, becomes, cached, caught_up_with, in_cache, made, reaches_the_cache, revoking, run,
-    settled, uuid,
+    settled, settles, uuid,
 };
 use crate::support::client::verified;
 use crate::support::database::Database;
@@ -83,8 +83,8 @@ async fn changes_of_a_role_in_replica_mode_are_recorded_once_and_seen() {
     let reader = installation.serve(installation.config()).await;
     let (mut root, mut there) = (writer.root(), reader.root());
 
-    let token = cached(&mut root).await;
-    in_cache(&mut there, &token).await;
+    let token = made(&mut root).await;
+    settles(&reader, &token).await;
     assert_eq!(recorded(&installation.database, &token).await, 1);
     crate::support::client::revoked(&mut root, &token.id, "").await;
 

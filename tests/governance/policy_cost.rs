@@ -85,7 +85,7 @@ async fn a_dry_run_reads_each_token_of_a_user_a_few_times_however_many_pages_it_
 #[tokio::test]
 async fn a_page_of_enforcement_counts_the_tokens_of_a_user_once_before_its_locks_and_once_after_them() {
     /// So many that the other rows that a page reads do not matter.
-    const LIMIT: i32 = 10_000;
+    const LIMIT: i32 = 5_000;
     let installation = Installation::new().await;
     let database = &installation.database;
     fill(database, 1).await;

@@ -9,6 +9,7 @@ mod support;
 mod connections;
 mod honest;
 mod hostile;
+mod networks;
 mod revocations;
 mod shares;
 mod slow;
