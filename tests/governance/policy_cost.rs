@@ -84,8 +84,8 @@ async fn a_dry_run_reads_each_token_of_a_user_a_few_times_however_many_pages_it_
 
 #[tokio::test]
 async fn a_page_of_enforcement_counts_the_tokens_of_a_user_once_before_its_locks_and_once_after_them() {
-    /// So many that the other rows that a page reads do not matter.
-    const LIMIT: i32 = 5_000;
+    /// A few less than there are: other rows that a page reads do not matter, and few tokens are revoked.
+    const LIMIT: i32 = 19_990;
     let installation = Installation::new().await;
     let database = &installation.database;
     fill(database, 1).await;
@@ -96,7 +96,7 @@ async fn a_page_of_enforcement_counts_the_tokens_of_a_user_once_before_its_locks
 
     let page = root.enforce_policy(EnforcePolicyRequest::default()).await.unwrap().into_inner();
 
-    assert_eq!(page.breaches.len(), 250);
+    assert_eq!(page.breaches.len(), 10);
     replica.shut_down().outcome().await.unwrap();
     let read = rows_read(database, BY_INDEX).await - before;
     assert!(read <= i64::from(LIMIT) * 5 / 2, "{read} rows");
