@@ -69,3 +69,31 @@ fn only_a_token_that_manages_its_own_user_s_tokens_has_logins() {
         }
     }
 }
+
+#[test]
+fn a_login_with_wider_networks_or_longer_lifetimes_is_refused() {
+    let request = LoginRequest {
+        host: Host::parse("laptop").unwrap(),
+        lifetime: Duration::HOUR,
+        scopes: Scopes::default(),
+    };
+    let network = |text: &str| Networks::new(parsed(&[text], crate::domain::Network::parse)).unwrap();
+    let own = Token {
+        create_time: NOW,
+        expire_time: Some(NOW + Duration::DAY),
+        allowed_cidrs: network("10.0.0.0/8"),
+        ..crate::fixtures::token(&["tokend:self", "a"])
+    };
+    let caller = Caller::from_token(&own, Some("10.0.0.1".parse().unwrap()), NOW).unwrap();
+    let login = request.token(&own, TokenId::from_bytes([9; 16]), NOW).unwrap();
+    assert_eq!(caller.may_delegate(&login), Ok(()));
+    let (lasting, grant) =
+        (|grant| Token { grant: Some(grant), ..login.clone() }, login.grant.clone().unwrap());
+    let longest = grant.longest_lifetime.unwrap() + Duration::SECOND;
+    let longer = lasting(crate::domain::grant::Grant { longest_lifetime: Some(longest), ..grant });
+    assert_eq!(caller.may_delegate(&longer), Err(AccessError::Exceeds(Bound::Lifetime)));
+    for allowed_cidrs in [Networks::default(), network("192.0.2.0/24")] {
+        let wider = Token { allowed_cidrs, ..login.clone() };
+        assert_eq!(caller.may_delegate(&wider), Err(AccessError::WiderNetworks));
+    }
+}
