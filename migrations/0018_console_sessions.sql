@@ -16,9 +16,19 @@ CREATE TABLE console_sessions (
     address text NULL,
     -- Opened by a link that a caller made, instead of by the secret itself.
     by_link boolean NOT NULL,
+    -- Of a portal session, all of these; null: the session stands for its token. Here the token vouches for this user,
+    -- whose own tokens the session manages until then, and may give these scopes.
+    portal_organization_id text COLLATE "C" NULL,
+    portal_user_id text COLLATE "C" NULL,
+    portal_scopes text[] NULL,
+    portal_expire_time timestamptz NULL,
     CONSTRAINT console_sessions_pkey PRIMARY KEY (key_hash),
     CONSTRAINT console_sessions_id_key UNIQUE (id),
     CONSTRAINT console_sessions_address_check CHECK (octet_length(address) BETWEEN 2 AND 45),
+    CONSTRAINT console_sessions_portal_check
+        CHECK (num_nulls(portal_organization_id, portal_user_id, portal_scopes, portal_expire_time) IN (0, 4)),
+    CONSTRAINT console_sessions_portal_expire_time_check
+        CHECK (portal_expire_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z'),
     CONSTRAINT console_sessions_key_hash_check CHECK (octet_length(key_hash) = 32),
     CONSTRAINT console_sessions_open_time_check CHECK (open_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z'),
     CONSTRAINT console_sessions_last_use_time_check CHECK (last_use_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z'),
@@ -27,6 +37,10 @@ CREATE TABLE console_sessions (
 
 -- The sessions of one token.
 CREATE INDEX console_sessions_token_id_idx ON console_sessions (token_id);
+
+-- The portal sessions of one user.
+CREATE INDEX console_sessions_portal_idx ON console_sessions (portal_organization_id, portal_user_id)
+    WHERE portal_user_id IS NOT NULL;
 
 -- Links that sign a person in once. Holds no code: who reads this table can sign in with no link.
 CREATE TABLE console_links (
@@ -37,7 +51,16 @@ CREATE TABLE console_links (
     expire_time timestamptz NOT NULL,
     -- Null: nobody has signed in with it. Kept for a while, so that a second attempt is told why it fails.
     consume_time timestamptz NULL,
+    -- As in console_sessions, of the portal session that the link opens; null: it signs in as its token.
+    portal_organization_id text COLLATE "C" NULL,
+    portal_user_id text COLLATE "C" NULL,
+    portal_scopes text[] NULL,
+    portal_expire_time timestamptz NULL,
     CONSTRAINT console_links_pkey PRIMARY KEY (code_hash),
+    CONSTRAINT console_links_portal_check
+        CHECK (num_nulls(portal_organization_id, portal_user_id, portal_scopes, portal_expire_time) IN (0, 4)),
+    CONSTRAINT console_links_portal_expire_time_check
+        CHECK (portal_expire_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z'),
     CONSTRAINT console_links_code_hash_check CHECK (octet_length(code_hash) = 32),
     CONSTRAINT console_links_expire_time_check CHECK (expire_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z'),
     CONSTRAINT console_links_consume_time_check CHECK (consume_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z')
@@ -45,3 +68,7 @@ CREATE TABLE console_links (
 
 -- The links of one token.
 CREATE INDEX console_links_token_id_idx ON console_links (token_id);
+
+-- The unused links to portal sessions of one user.
+CREATE INDEX console_links_portal_idx ON console_links (portal_organization_id, portal_user_id)
+    WHERE portal_user_id IS NOT NULL;

@@ -45,7 +45,7 @@ ALTER TABLE token_events
     ADD COLUMN attribution text NULL,
     -- What user_id names; null: a person, written by a build that knew no other owners.
     ADD COLUMN owner_kind text COLLATE "C" NULL,
-    ADD CONSTRAINT token_events_attribution_check CHECK (attribution IN ('proven', 'claimed')) NOT VALID,
+    ADD CONSTRAINT token_events_attribution_check CHECK (attribution IN ('proven', 'vouched', 'claimed')) NOT VALID,
     ADD CONSTRAINT token_events_owner_kind_check CHECK (owner_kind IN ('user', 'service')) NOT VALID,
     ADD CONSTRAINT token_events_kind_check CHECK (kind IN ('created', 'updated', 'rotated', 'revoked', 'disabled',
         'enabled', 'expires_soon', 'purged', 'user_disabled', 'user_enabled')) NOT VALID,

@@ -164,6 +164,8 @@ of_the_contract! {
     Attribution, "ATTRIBUTION_" {
         /// By a credential of the person's own.
         Proven,
+        /// By a portal session of the person, for which the actor vouches.
+        Vouched,
         /// The caller said so, and nobody else.
         Claimed,
     }

@@ -44,6 +44,7 @@ mod multiplex;
 mod outage;
 mod pages;
 mod policies;
+mod portal;
 mod random;
 mod redact;
 mod remote;
@@ -94,6 +95,7 @@ pub use guard::{Guard, Guarded, GuardedBody, Refused, RuleError};
 pub use local::{LocalConfig, LocalStatus};
 pub use pages::{Page, Pages};
 pub use policies::{Policy, PolicyBreach, Remedy, StoredPolicy};
+pub use portal::{NewPortalSession, PortalLink};
 pub use requests::{
     Changed, ConsoleLink, CreatedToken, EndOptions, Expiration, Listing, NewToken, RevocationTarget,
     RevokedToken, Rotation, TokenUpdate,

@@ -138,7 +138,8 @@ fn credential(error: CredentialError) -> Status {
     let reason = match error {
         CredentialError::Missing => ErrorReason::CredentialMissing,
         CredentialError::Malformed => ErrorReason::CredentialMalformed,
-        CredentialError::Invalid => ErrorReason::CredentialInvalid,
+        // No call of an RPC comes from a portal session.
+        CredentialError::Invalid | CredentialError::PortalOver => ErrorReason::CredentialInvalid,
         CredentialError::Expired => ErrorReason::CredentialExpired,
         CredentialError::Revoked => ErrorReason::CredentialRevoked,
         CredentialError::Disabled => ErrorReason::CredentialDisabled,

@@ -4,11 +4,12 @@
 use std::net::IpAddr;
 
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::sessions::{SessionError, Sessions};
 use crate::admission::fair_limiter::Refused;
-use crate::domain::CredentialError;
-use crate::domain::session::{Link, Session};
+use crate::domain::session::{Link, PortalSession, Session};
+use crate::domain::{CredentialError, Portal};
 use crate::secret::LinkCode;
 use crate::store::StoreError;
 use crate::verify::{AuthenticateError, ClientKey, Credential};
@@ -48,18 +49,52 @@ impl From<Refused> for LinkError {
     }
 }
 
+/// What a link is good for. One of the other kind is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It signs in as its token.
+    SignIn,
+    /// It opens a portal session.
+    Portal,
+}
+
 impl Sessions {
     /// Looks at a link: returns the credential that it would sign in with from this address.
     ///
     /// # Errors
     /// [`LinkError`].
     pub async fn look_at(&self, code: &LinkCode, address: Option<IpAddr>) -> Result<Credential, LinkError> {
-        let link = self.usable(code, address).await?;
+        let link = self.usable(code, Kind::SignIn, address).await?;
         match self.engine.authenticate_again(link.token_id, address).await {
             Ok(credential) => Ok(credential),
             Err(AuthenticateError::Credential(error)) => Err(LinkError::Credential(error)),
             Err(AuthenticateError::Unknown(error)) => Err(SessionError::from(error).into()),
         }
+    }
+
+    /// Looks at a link to a portal session: returns what that allows.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn look_at_portal(
+        &self,
+        code: &LinkCode,
+        address: Option<IpAddr>,
+    ) -> Result<PortalSession, LinkError> {
+        let link = self.usable(code, Kind::Portal, address).await?;
+        let portal = link.portal.ok_or(LinkError::Unknown)?;
+        let terms = portal.terms.clone();
+        let session = Portal { session_id: Uuid::nil(), token_id: link.token_id, terms };
+        match self.engine.authenticate_portal(session, address).await {
+            Ok(_) => Ok(portal),
+            Err(AuthenticateError::Credential(error)) => Err(LinkError::Credential(error)),
+            Err(AuthenticateError::Unknown(error)) => Err(SessionError::from(error).into()),
+        }
+    }
+
+    /// Returns why a link to a portal session could not be used.
+    pub async fn unused_portal(&self, code: &LinkCode, address: Option<IpAddr>) -> LinkError {
+        self.usable(code, Kind::Portal, address).await.err().unwrap_or(LinkError::Used)
     }
 
     /// Uses a link that was looked at.
@@ -71,7 +106,7 @@ impl Sessions {
             return Ok(());
         }
         // It was used or has expired since it was looked at.
-        Err(self.usable(code, None).await.err().unwrap_or(LinkError::Used))
+        Err(self.usable(code, Kind::SignIn, None).await.err().unwrap_or(LinkError::Used))
     }
 
     /// Uses a link of the session's own token as the proof that is asked for once more, at `now`.
@@ -85,16 +120,19 @@ impl Sessions {
         now: OffsetDateTime,
         address: Option<IpAddr>,
     ) -> Result<(), LinkError> {
-        if self.usable(code, address).await?.token_id != session.token_id {
+        if self.usable(code, Kind::SignIn, address).await?.token_id != session.token_id {
             return Err(LinkError::OtherToken);
         }
         self.consume(code).await?;
         Ok(self.prove(session, now).await?)
     }
 
-    async fn usable(&self, code: &LinkCode, address: Option<IpAddr>) -> Result<Link, LinkError> {
+    async fn usable(&self, code: &LinkCode, kind: Kind, address: Option<IpAddr>) -> Result<Link, LinkError> {
         let _lookup = self.lookups.acquire(ClientKey::peer(address)).await?;
         let (link, now) = self.store.find_link(&code.hash()).await?.ok_or(LinkError::Unknown)?;
+        if link.portal.is_some() != (kind == Kind::Portal) {
+            return Err(LinkError::Unknown);
+        }
         if link.consume_time.is_some() {
             Err(LinkError::Used)
         } else if link.expire_time <= now {

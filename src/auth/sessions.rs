@@ -12,12 +12,15 @@ use crate::admission::fair_queue::FairQueue;
 use crate::clock;
 use crate::domain::session::Session;
 use crate::domain::{CredentialError, Principal};
-use crate::secret::{SessionKey, TokenId};
+use crate::secret::{LinkCode, SessionKey, TokenId};
 use crate::store::{Store, StoreError, Which};
 use crate::verify::{AuthenticateError, ClientKey, Credential, Engine, Unknown};
 
 /// How many sessions are looked up at once: a client that makes up cookies leaves Postgres to others.
 const LOOKUPS: usize = 4;
+
+/// As [`SessionError::Over`], of a portal session.
+const PORTAL_OVER: SessionError = SessionError::Credential(CredentialError::PortalOver);
 
 /// Why a request belongs to no session.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +94,24 @@ impl Sessions {
         Ok(Some(key))
     }
 
+    /// Opens a portal session by its link, which was looked at. Returns its key; `None`: the link was used, or has expired
+    /// since.
+    ///
+    /// # Errors
+    /// [`SessionError`]: it could not be stored, or there was no randomness.
+    pub async fn open_portal(
+        &self,
+        code: &LinkCode,
+        address: Option<IpAddr>,
+    ) -> Result<Option<SessionKey>, SessionError> {
+        let Ok(key) = SessionKey::generate(&mut clock::randomness()) else {
+            return Err(SessionError::Refused(Refused::Full));
+        };
+        let session = (&key.hash(), clock::random_uuid());
+        let opened = self.store.open_portal(&code.hash(), session, address).await?;
+        Ok(opened.then_some(key))
+    }
+
     /// Recognises a request from `address` by its session's key, and records it as a use of the session.
     ///
     /// # Errors
@@ -123,7 +144,17 @@ impl Sessions {
         let (session, now) = found.ok_or(SessionError::Unknown)?;
         if session.is_over(now) {
             self.store.end_session(&hash).await?;
-            return Err(SessionError::Over);
+            return Err(session.portal.map_or(SessionError::Over, |_| PORTAL_OVER));
+        }
+        if let Some(portal) = session.as_portal() {
+            return match self.engine.authenticate_portal(portal, address).await {
+                Ok(credential) => Ok(Recognised { session, credential, now }),
+                Err(AuthenticateError::Unknown(error)) => Err(error.into()),
+                Err(AuthenticateError::Credential(_)) => {
+                    self.store.end_session(&hash).await?;
+                    Err(PORTAL_OVER)
+                }
+            };
         }
         let credential = match self.engine.authenticate_again(session.token_id, address).await {
             Ok(credential) => credential,

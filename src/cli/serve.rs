@@ -173,6 +173,7 @@ impl Service {
             sampling: settings.sampling,
             integrations: settings.integrations,
             console_origin: settings.console.origin,
+            console_embedders: settings.console.embedders,
             drain_timeout: settings.drain_timeout,
         };
         let address = self.listeners.grpc.local_addr().unwrap_or(settings.listen);

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::ConfigError;
 use super::declared::Sources;
+use super::integrations::origins;
 use super::settings::{ConsoleSettings, Storage};
 use super::values::ConsoleListen;
 use crate::api::grpc::Origin;
@@ -27,6 +28,13 @@ pub(super) fn console(
         origin.is_none() || listen.is_some(),
         "without --console-listen",
     )?;
+    let embedders = sources.console_embed_origins()?;
+    ConfigError::demand(
+        "--console-embed-origins",
+        embedders.is_none() || listen.is_some(),
+        "without --console-listen",
+    )?;
+    let embedders = origins(embedders, "--console-embed-origins")?;
     let origin = origin.map(|text| Origin::parse(&text).map_err(ConfigError::ConsoleOrigin)).transpose()?;
     let Some(address) = listen else { return Ok(ConsoleSettings::default()) };
     let local = address.ip().to_canonical().is_loopback();
@@ -40,5 +48,9 @@ pub(super) fn console(
         }
         _ => {}
     }
-    Ok(ConsoleSettings { listen, origin })
+    let plain = origin.as_ref().is_some_and(|origin| origin.scheme() == "http" && !origin.is_loopback());
+    if plain && !embedders.is_empty() {
+        return Err(ConfigError::EmbeddedPlaintext);
+    }
+    Ok(ConsoleSettings { listen, origin, embedders })
 }

@@ -110,6 +110,10 @@ settings! {
         /// https://tokens.example.org; it answers by no other name. Needed if the console listens on an
         /// address that is not loopback
         console_origin: String as "ORIGIN" else "the names of loopback";
+
+        /// Origins whose pages may show portal sessions in a frame, separated by commas, each exactly as browsers
+        /// send it, such as https://app.example.org. Needs a console that browsers reach by TLS or on loopback
+        console_embed_origins: String as "ORIGINS" else "none";
     }
 
     Serve "Verification" {

@@ -197,14 +197,22 @@ pub enum ConfigError {
     /// The prefix of the identity headers is invalid.
     #[error("--identity-header-prefix: it {0}")]
     IdentityHeaderPrefix(FieldError),
-    /// An allowed web origin is invalid.
-    #[error("--grpc-web-origins: number {number} is not an origin: it {problem}")]
-    WebOrigin {
+    /// One of several origins is invalid.
+    #[error("{setting}: number {number} is not an origin: it {problem}")]
+    ListedOrigin {
+        /// The setting that lists them.
+        setting: &'static str,
         /// Its number, from 1. The text is not repeated: a URL may hold a password.
         number: usize,
         /// What is wrong.
         problem: FieldError,
     },
+    /// Portal sessions cannot be shown in frames.
+    #[error(
+        "--console-embed-origins needs a console that browsers reach by TLS or on loopback: elsewhere they keep no \
+         session in a frame"
+    )]
+    EmbeddedPlaintext,
     /// The console's origin is invalid.
     #[error("--console-origin is no origin: it {0}")]
     ConsoleOrigin(FieldError),

@@ -58,12 +58,16 @@ fn token_review(sources: &mut Sources<'_>) -> Result<Option<TokenReviewConfig>, 
 }
 
 fn web_origins(sources: &mut Sources<'_>) -> Result<Vec<Origin>, ConfigError> {
-    let named = sources.grpc_web_origins()?;
+    origins(sources.grpc_web_origins()?, "--grpc-web-origins")
+}
+
+/// Parses the origins of a setting, separated by commas.
+pub(super) fn origins(named: Option<String>, setting: &'static str) -> Result<Vec<Origin>, ConfigError> {
     let named = named.iter().flat_map(|named| named.split(',')).map(str::trim);
     named
         .zip(1..)
         .map(|(text, number)| {
-            Origin::parse(text).map_err(|problem| ConfigError::WebOrigin { number, problem })
+            Origin::parse(text).map_err(|problem| ConfigError::ListedOrigin { setting, number, problem })
         })
         .collect()
 }

@@ -133,6 +133,8 @@ pub struct ConsoleSettings {
     pub listen: Option<SocketAddr>,
     /// The origin by which browsers reach it; `None`: the names of loopback.
     pub origin: Option<Origin>,
+    /// The origins whose pages may show portal sessions in a frame.
+    pub embedders: Vec<Origin>,
 }
 
 /// Settings of `tokend bootstrap`.

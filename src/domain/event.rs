@@ -87,6 +87,8 @@ impl EventKind {
 pub enum Attribution {
     /// By a credential of the person's own.
     Proven,
+    /// By a portal session, for which the actor vouches.
+    Vouched,
     /// The caller said so.
     Claimed,
 }
@@ -97,6 +99,7 @@ impl Attribution {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Proven => "proven",
+            Self::Vouched => "vouched",
             Self::Claimed => "claimed",
         }
     }
@@ -104,7 +107,9 @@ impl Attribution {
     /// Returns the one with this name.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Proven, Self::Claimed].into_iter().find(|attribution| attribution.word() == word)
+        [Self::Proven, Self::Vouched, Self::Claimed]
+            .into_iter()
+            .find(|attribution| attribution.word() == word)
     }
 }
 

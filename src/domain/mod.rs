@@ -16,8 +16,8 @@ pub mod size;
 pub mod users;
 
 pub use tokend_core::domain::{
-    access, account, fields, grant, login, networks, owner, packed, principal, reach, record, scope, text,
-    token,
+    access, account, fields, grant, login, networks, owner, packed, portal, principal, reach, record, scope,
+    text, token,
 };
 
 pub use access::{AccessError, Bound, Caller, CredentialError, Extent, Permission};
@@ -30,6 +30,7 @@ pub use fields::{
 pub use grant::Grant;
 pub use networks::{Network, Networks, PeerNetwork};
 pub use owner::{Owner, OwnerKind};
+pub use portal::{Portal, PortalTerms};
 pub use principal::Principal;
 pub use reach::Reach;
 pub use record::{Judgement, Record, Verdict, judge};

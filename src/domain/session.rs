@@ -5,6 +5,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::login::LoginRequest;
+use super::{Portal, PortalTerms};
 use crate::secret::{CodeChallenge, TokenId};
 
 /// How long a session lasts without a request.
@@ -31,12 +32,16 @@ pub const CODE: Duration = Duration::minutes(1);
 /// How many codes one session has at most; one more ends the oldest.
 pub const MOST_CODES: i64 = 10;
 
-/// A session: a person who has proven the secret of a token. It can never do more than that token.
+/// How long a portal session lasts at most, from the call that made its link.
+pub const PORTAL: Duration = Duration::minutes(15);
+
+/// A session: a person who has proven the secret of a token, or for whom a token vouches. It can never do more than
+/// that token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Names it in lists; opens nothing.
     pub id: Uuid,
-    /// The token whose secret was proven.
+    /// The token whose secret was proven, or that vouches.
     pub token_id: TokenId,
     /// When it was opened.
     pub open_time: OffsetDateTime,
@@ -48,10 +53,21 @@ pub struct Session {
     pub address: Option<String>,
     /// It was opened by a link, not by the secret itself.
     pub by_link: bool,
+    /// What a portal session allows; `None`: the session stands for its token.
+    pub portal: Option<PortalSession>,
+}
+
+/// What a portal session, or a link to one, allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortalSession {
+    /// For whom it is, and what may be given in it.
+    pub terms: PortalTerms,
+    /// When it is over.
+    pub expire_time: OffsetDateTime,
 }
 
 /// A link that signs a person in once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// The token that made it.
     pub token_id: TokenId,
@@ -59,6 +75,8 @@ pub struct Link {
     pub expire_time: OffsetDateTime,
     /// When somebody signed in with it.
     pub consume_time: Option<OffsetDateTime>,
+    /// What the portal session that it opens allows; `None`: it signs in as its token.
+    pub portal: Option<PortalSession>,
 }
 
 /// The code of a login that a person allowed.
@@ -75,10 +93,20 @@ pub struct LoginCode {
 }
 
 impl Session {
-    /// Returns whether it is over at `now`: 30 minutes after its last request, or 12 hours after it was opened.
+    /// Returns whether it is over at `now`: 30 minutes after its last request, 12 hours after it was opened, or at the
+    /// end of a portal session.
     #[must_use]
     pub fn is_over(&self, now: OffsetDateTime) -> bool {
-        now >= self.last_use_time.saturating_add(IDLE) || now >= self.open_time.saturating_add(WHOLE)
+        self.portal.as_ref().is_some_and(|portal| now >= portal.expire_time)
+            || now >= self.last_use_time.saturating_add(IDLE)
+            || now >= self.open_time.saturating_add(WHOLE)
+    }
+
+    /// Returns it as a portal session; `None`: it stands for its token.
+    #[must_use]
+    pub fn as_portal(&self) -> Option<Portal> {
+        let terms = self.portal.as_ref()?.terms.clone();
+        Some(Portal { session_id: self.id, token_id: self.token_id, terms })
     }
 
     /// Returns whether its last use has to be recorded: the last record is a minute old.
@@ -97,6 +125,7 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{OrganizationId, Scopes, UserId};
 
     #[test]
     fn a_session_is_over_when_it_is_idle_or_old_and_not_before() {
@@ -109,6 +138,7 @@ mod tests {
             proof_time: open,
             address: None,
             by_link: false,
+            portal: None,
         };
         let moment = Duration::MICROSECOND;
         assert!(!session.is_over(open + IDLE - moment) && session.is_over(open + IDLE));
@@ -116,5 +146,26 @@ mod tests {
         assert!(!session.is_due(open + Duration::SECOND) && session.is_due(open + Duration::MINUTE));
         session.last_use_time = open + WHOLE - Duration::MINUTE;
         assert!(!session.is_over(open + WHOLE - moment) && session.is_over(open + WHOLE));
+    }
+
+    #[test]
+    fn a_portal_session_is_over_at_its_end_however_often_it_is_used() {
+        let open = time::macros::datetime!(2026-11-30 08:00 UTC);
+        let terms = PortalTerms {
+            organization_id: OrganizationId::parse("acme").unwrap(),
+            user_id: UserId::parse("ada").unwrap(),
+            scopes: Scopes::default(),
+        };
+        let session = Session {
+            id: Uuid::nil(),
+            token_id: TokenId::from_bytes([0; 16]),
+            open_time: open,
+            last_use_time: open + PORTAL,
+            proof_time: open,
+            address: None,
+            by_link: true,
+            portal: Some(PortalSession { terms, expire_time: open + PORTAL }),
+        };
+        assert!(!session.is_over(open + PORTAL - Duration::MICROSECOND) && session.is_over(open + PORTAL));
     }
 }

@@ -56,10 +56,12 @@ pub enum Rpc {
     ListUsers,
     GetLoginPage,
     ExchangeLoginCode,
+    CreatePortalSession,
+    RevokePortalSessions,
 }
 
 impl Rpc {
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 25] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -83,6 +85,8 @@ impl Rpc {
         Self::ListUsers,
         Self::GetLoginPage,
         Self::ExchangeLoginCode,
+        Self::CreatePortalSession,
+        Self::RevokePortalSessions,
     ];
 
     /// Returns the RPC's name in the API.
@@ -112,6 +116,8 @@ impl Rpc {
             Self::ListUsers => "ListUsers",
             Self::GetLoginPage => "GetLoginPage",
             Self::ExchangeLoginCode => "ExchangeLoginCode",
+            Self::CreatePortalSession => "CreatePortalSession",
+            Self::RevokePortalSessions => "RevokePortalSessions",
         }
     }
 }

@@ -102,6 +102,8 @@ pub struct ServerConfig {
     pub integrations: IntegrationsConfig,
     /// The origin by which browsers reach the console; `None`: the names of loopback.
     pub console_origin: Option<Origin>,
+    /// The origins whose pages may show portal sessions of the console in a frame.
+    pub console_embedders: Vec<Origin>,
     /// How long calls may continue after the shutdown began.
     pub drain_timeout: Duration,
 }

@@ -15,7 +15,8 @@ use crate::secret::CurrentKeyring;
 pub(super) fn site(config: &ServerConfig, listener: &TcpListener) -> Site {
     // A bound socket has an address.
     let port = listener.local_addr().map_or(0, |address| address.port());
-    Site::new(config.console_origin.as_ref(), config.tls.is_some(), port)
+    let site = Site::new(config.console_origin.as_ref(), config.tls.is_some(), port);
+    site.embedded_by(&config.console_embedders)
 }
 
 pub(super) fn build(

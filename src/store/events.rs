@@ -8,15 +8,17 @@ use uuid::Uuid;
 use super::pooling::Transaction;
 use super::{StoreError, rows};
 use crate::domain::audit_context::{self, Acting, ActingUser};
-use crate::domain::event::{EventKind, FieldChange, field_changes};
+use crate::domain::event::{Attribution, EventKind, FieldChange, field_changes};
 use crate::domain::{Principal, RevokeReason, Token};
 use crate::secret::TokenId;
 
-/// Who did it, as the log has it. The person is the one that the caller names, else the user of its own token, which is
-/// read in the statement that appends.
+/// Who did it, as the log has it. The person is the one of a portal session, else the one that the caller names, else the
+/// user of its own token, which is read in the statement that appends.
 pub(super) struct By {
     pub(super) actor: String,
-    pub(super) claimed: Option<String>,
+    pub(super) person: Option<String>,
+    /// How that person is known.
+    pub(super) attribution: Option<&'static str>,
     /// The caller's token, if its user is the person.
     pub(super) own: Option<Uuid>,
     pub(super) trace_id: Option<Vec<u8>>,
@@ -30,11 +32,16 @@ impl By {
             (Acting::Caller, Principal::Token(id)) => Some(rows::uuid(*id)),
             _ => None,
         };
-        let claimed = match &context.acting {
-            Acting::Claimed(user) => Some(ActingUser::as_str(user).to_owned()),
-            Acting::Caller | Acting::Nobody => None,
+        let named = match (&context.acting, actor) {
+            (_, Principal::Portal(portal)) => {
+                Some((portal.terms.user_id.as_str().to_owned(), Attribution::Vouched))
+            }
+            (Acting::Claimed(user), _) => Some((ActingUser::as_str(user).to_owned(), Attribution::Claimed)),
+            (Acting::Caller | Acting::Nobody, _) => None,
         };
-        Self { actor: actor.to_string(), claimed, own, trace_id: context.trace_id.map(|id| id.0.to_vec()) }
+        let (person, attribution) = named.map(|(person, known)| (person, known.word())).unzip();
+        let trace_id = context.trace_id.map(|id| id.0.to_vec());
+        Self { actor: actor.to_string(), person, attribution, own, trace_id }
     }
 }
 
@@ -88,7 +95,7 @@ impl Transaction {
              (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
               owner_kind)
          SELECT t.revoke_time, $1, t.id, t.organization_id, t.user_id, $3, coalesce($4, own.user_id),
-             CASE WHEN $4::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $5, $6,
+             coalesce($8, CASE WHEN own.user_id IS NOT NULL THEN 'proven' END), $5, $6,
              -- No other kind can be written.
              CASE WHEN t.owner_kind IN ('user', 'service') THEN t.owner_kind END
          FROM tokens t LEFT JOIN tokens own ON own.id = $7 AND own.owner_kind = 'user'
@@ -99,10 +106,11 @@ impl Transaction {
             EventKind::Revoked.word(),
             &ids,
             by.actor,
-            by.claimed,
+            by.person,
             by.trace_id.as_deref(),
             Json(given("revoke_reason", reason)) as _,
-            by.own
+            by.own,
+            by.attribution
         )
         .execute(self)
         .await?;
@@ -125,7 +133,7 @@ async fn append(
              (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
               owner_kind)
          SELECT $1, $2, $3, $4, $5, $6, coalesce($7, own.user_id),
-             CASE WHEN $7::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $8, $9, $11
+             coalesce($12, CASE WHEN own.user_id IS NOT NULL THEN 'proven' END), $8, $9, $11
          FROM (SELECT) AS always LEFT JOIN tokens own ON own.id = $10 AND own.owner_kind = 'user'",
         event_time,
         kind.word(),
@@ -133,11 +141,12 @@ async fn append(
         token.organization_id.as_str(),
         token.user_id.as_str(),
         by.actor,
-        by.claimed,
+        by.person,
         by.trace_id.as_deref(),
         Json(changes) as _,
         by.own,
-        token.owner_kind.word()
+        token.owner_kind.word(),
+        by.attribution
     )
     .execute(transaction)
     .await?;

@@ -8,6 +8,7 @@ use super::clock::ClockReading;
 use super::columns::{Time, unreadable};
 use super::locks::clock;
 use super::pooling::Transaction;
+use super::portals::PortalColumns;
 use super::{Purpose, Store, StoreError, rows};
 use crate::clock::BootInstant;
 use crate::domain::session::{LINK, Link, MOST_LINKS};
@@ -29,6 +30,7 @@ impl Transaction {
         sqlx::query!(
             "WITH surplus AS (
                  SELECT code_hash FROM console_links WHERE token_id = $2 AND consume_time IS NULL
+                     AND portal_user_id IS NULL
                  ORDER BY expire_time DESC OFFSET $4::bigint - 1
              ), ended AS (
                  DELETE FROM console_links USING surplus WHERE console_links.code_hash = surplus.code_hash
@@ -58,7 +60,8 @@ impl Store {
         self.within(async {
             let found = sqlx::query!(
                 r#"SELECT token_id, expire_time AS "expire_time: Time", consume_time AS "consume_time: Time",
-                       clock_timestamp() AS "now!: Time"
+                       portal_organization_id, portal_user_id, portal_scopes,
+                       portal_expire_time AS "portal_expire_time: Time", clock_timestamp() AS "now!: Time"
                    FROM console_links WHERE code_hash = $1"#,
                 code_hash
             )
@@ -73,13 +76,20 @@ impl Store {
                     .consume_time
                     .map(|time| read(time, row.token_id, "consume_time"))
                     .transpose()?,
+                portal: PortalColumns {
+                    organization_id: row.portal_organization_id,
+                    user_id: row.portal_user_id,
+                    scopes: row.portal_scopes,
+                    expire_time: row.portal_expire_time,
+                }
+                .read("console_links", row.token_id)?,
             };
             Ok(Some((link, now)))
         })
         .await
     }
 
-    /// Uses a link: the only statement that does. Returns whether it was there to be used; of several attempts at
+    /// Uses a link that signs in as its token: the only statement that does. Returns whether it was there to be used; of several attempts at
     /// once, one succeeds.
     ///
     /// # Errors
@@ -90,7 +100,7 @@ impl Store {
             let now = clock(&mut transaction).await?;
             let done = sqlx::query!(
                 "UPDATE console_links SET consume_time = $2
-                 WHERE code_hash = $1 AND consume_time IS NULL AND expire_time > $2",
+                 WHERE code_hash = $1 AND consume_time IS NULL AND expire_time > $2 AND portal_user_id IS NULL",
                 code_hash,
                 now
             )

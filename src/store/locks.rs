@@ -24,8 +24,10 @@ const PROMPT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct LockedCaller<'a> {
     caller: &'a Caller,
-    /// `None`: there is no such row, or the caller is not a token.
+    /// The token of the caller, or that vouches for it; `None`: there is no such row, or none is needed.
     token: Option<Token>,
+    /// When the caller's portal session is over; `None`: it has ended, or the caller is in none.
+    portal_end: Option<OffsetDateTime>,
 }
 
 /// A token that is to be changed, with its own row, locked until the transaction ends.
@@ -40,8 +42,8 @@ pub struct LockedTarget {
 }
 
 impl Transaction {
-    /// Locks the caller's row. If the caller's own token is the `target` to be changed, its row is
-    /// locked FOR UPDATE at once: two callers that first held it FOR SHARE would deadlock.
+    /// Locks the caller's row, and that of its portal session. If the caller's own token is the `target` to be changed,
+    /// its row is locked FOR UPDATE at once: two callers that first held it FOR SHARE would deadlock.
     ///
     /// # Errors
     /// [`StoreError`], as for every statement.
@@ -50,15 +52,20 @@ impl Transaction {
         caller: &'a Caller,
         target: Option<TokenId>,
     ) -> Result<LockedCaller<'a>, StoreError> {
-        let token = match caller.principal {
-            Principal::Token(id) if target == Some(id) => self.lock_token(id).await?,
-            Principal::Token(id) => {
+        // Before the token: who disables a user ends the sessions first, then locks the tokens.
+        let portal_end = match &caller.principal {
+            Principal::Portal(portal) => self.lock_portal(portal.session_id).await?,
+            _ => None,
+        };
+        let token = match caller.principal.token_id() {
+            Some(id) if target == Some(id) => self.lock_token(id).await?,
+            Some(id) => {
                 let row = select_tokens!("WHERE id = $1 FOR SHARE", rows::uuid(id)).fetch_optional(self);
                 row.await?.map(Token::try_from).transpose()?
             }
-            _ => None,
+            None => None,
         };
-        Ok(LockedCaller { caller, token })
+        Ok(LockedCaller { caller, token, portal_end })
     }
 
     /// Reads the database's clock: call it after the last lock.
@@ -121,14 +128,16 @@ impl LockedCaller<'_> {
     /// Returns the caller's own token, as it is under its lock.
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
-        self.token.as_ref()
+        // That of a portal session is not the caller's own.
+        self.token.as_ref().filter(|_| matches!(self.caller.principal, Principal::Token(_)))
     }
 
     /// Judges the caller by the database's clock, and returns that time. Call it after the last lock:
     /// during the wait for it, the credential may have expired.
     ///
     /// # Errors
-    /// The credential is no longer valid; [`StoreError`], as for every statement.
+    /// The credential is no longer valid, the portal session is over, or nothing vouches for its person any more;
+    /// [`StoreError`], as for every statement.
     pub async fn judge(
         &self,
         transaction: &mut Transaction,
@@ -140,11 +149,19 @@ impl LockedCaller<'_> {
     /// Judges the caller like [`Self::judge`], at a time after the last lock that is known already.
     ///
     /// # Errors
-    /// The credential is no longer valid.
+    /// The credential is no longer valid, or the portal session is over.
     pub fn judge_at(&self, now: OffsetDateTime) -> Result<Caller, CredentialError> {
-        let Principal::Token(_) = self.caller.principal else { return Ok(self.caller.clone()) };
-        let token = self.token.as_ref().ok_or(CredentialError::Invalid)?;
-        Caller::from_token(token, self.caller.peer(), now)
+        let peer = self.caller.peer();
+        match (&self.caller.principal, &self.token) {
+            (Principal::Token(_), token) => {
+                Caller::from_token(token.as_ref().ok_or(CredentialError::Invalid)?, peer, now)
+            }
+            (Principal::Portal(portal), Some(token)) if self.portal_end.is_some_and(|end| now < end) => {
+                Caller::in_portal(portal, Caller::vouching_token(token, now), peer)
+            }
+            (Principal::Portal(_), _) => Err(CredentialError::PortalOver),
+            _ => Ok(self.caller.clone()),
+        }
     }
 }
 

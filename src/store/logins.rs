@@ -74,7 +74,8 @@ impl Store {
                        session.open_time AS "open_time: Time", session.last_use_time AS "last_use_time: Time",
                        session.proof_time AS "proof_time: Time", session.by_link, session.address,
                        clock_timestamp() AS "now!: Time"
-                   FROM taken JOIN console_sessions AS session ON session.id = taken.session_id"#,
+                   FROM taken JOIN console_sessions AS session
+                       ON session.id = taken.session_id AND session.portal_user_id IS NULL"#,
                 code_hash
             )
             .fetch_optional(&mut transaction)
@@ -99,6 +100,10 @@ impl Store {
                 proof_time: row.proof_time,
                 by_link: row.by_link,
                 address: row.address,
+                portal_organization_id: None,
+                portal_user_id: None,
+                portal_scopes: None,
+                portal_expire_time: None,
             };
             let session = session.try_into()?;
             let challenge = CodeChallenge::from_bytes(challenge);

@@ -41,6 +41,7 @@ mod owners;
 mod plan;
 mod policies;
 mod pooling;
+mod portals;
 mod reasons;
 mod records;
 mod replicas;

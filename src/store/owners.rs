@@ -20,6 +20,16 @@ impl Transaction {
     }
 }
 
+impl Transaction {
+    /// Takes the lock of a user for whom a portal session is made, shared. Before any other lock.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn lock_owner_of_portal(&mut self, owner: Owner<'_>) -> Result<(), StoreError> {
+        lock_shared(self, owner).await
+    }
+}
+
 /// Takes the user's lock shared: waits for a revocation of all their tokens, and blocks others from
 /// starting.
 pub(super) async fn lock_shared(

@@ -163,7 +163,7 @@ pub(super) fn uuid(id: TokenId) -> Uuid {
     Uuid::from_bytes(id.to_bytes())
 }
 
-fn scopes(texts: &[String]) -> Result<Scopes, crate::domain::FieldError> {
+pub(super) fn scopes(texts: &[String]) -> Result<Scopes, crate::domain::FieldError> {
     Scopes::new(texts.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>()?)
 }
 

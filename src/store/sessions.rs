@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::clock::ClockReading;
 use super::columns::{Time, unreadable};
 use super::locks::clock;
+use super::portals::PortalColumns;
 use super::{Purpose, Store, StoreError, rows};
 use crate::clock::BootInstant;
 use crate::domain::session::{MOST_OF_A_TOKEN, Session};
@@ -23,6 +24,10 @@ pub(super) struct SessionRow {
     pub(super) proof_time: Time,
     pub(super) by_link: bool,
     pub(super) address: Option<String>,
+    pub(super) portal_organization_id: Option<String>,
+    pub(super) portal_user_id: Option<String>,
+    pub(super) portal_scopes: Option<Vec<String>>,
+    pub(super) portal_expire_time: Option<Time>,
 }
 
 /// Which sessions of a token.
@@ -49,6 +54,13 @@ impl TryFrom<SessionRow> for Session {
             proof_time: read(row.proof_time, "proof_time")?,
             address: row.address,
             by_link: row.by_link,
+            portal: PortalColumns {
+                organization_id: row.portal_organization_id,
+                user_id: row.portal_user_id,
+                scopes: row.portal_scopes,
+                expire_time: row.portal_expire_time,
+            }
+            .read("console_sessions", row.id)?,
         })
     }
 }
@@ -72,7 +84,7 @@ impl Store {
             let now = clock(&mut transaction).await?;
             sqlx::query!(
                 "WITH surplus AS (
-                     SELECT key_hash FROM console_sessions WHERE token_id = $3
+                     SELECT key_hash FROM console_sessions WHERE token_id = $3 AND portal_user_id IS NULL
                      ORDER BY last_use_time DESC OFFSET $5::bigint - 1
                  ), ended AS (
                      DELETE FROM console_sessions USING surplus WHERE console_sessions.key_hash = surplus.key_hash
@@ -107,7 +119,9 @@ impl Store {
         self.within(async {
             let found = sqlx::query!(
                 r#"SELECT id, token_id, open_time AS "open_time: Time", last_use_time AS "last_use_time: Time",
-                       proof_time AS "proof_time: Time", by_link, address, clock_timestamp() AS "now!: Time"
+                       proof_time AS "proof_time: Time", by_link, address, portal_organization_id, portal_user_id,
+                       portal_scopes, portal_expire_time AS "portal_expire_time: Time",
+                       clock_timestamp() AS "now!: Time"
                    FROM console_sessions WHERE key_hash = $1"#,
                 key_hash
             )
@@ -123,13 +137,17 @@ impl Store {
                 proof_time: row.proof_time,
                 by_link: row.by_link,
                 address: row.address,
+                portal_organization_id: row.portal_organization_id,
+                portal_user_id: row.portal_user_id,
+                portal_scopes: row.portal_scopes,
+                portal_expire_time: row.portal_expire_time,
             };
             Ok(Some((session.try_into()?, now)))
         })
         .await
     }
 
-    /// Lists the sessions of a token that are not over at `now`, the most recently used first.
+    /// Lists the sessions that stand for a token and are not over at `now`, the most recently used first.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -142,8 +160,9 @@ impl Store {
             let found = sqlx::query_as!(
                 SessionRow,
                 r#"SELECT id, token_id, open_time AS "open_time: Time", last_use_time AS "last_use_time: Time",
-                       proof_time AS "proof_time: Time", by_link, address
-                   FROM console_sessions WHERE token_id = $1 ORDER BY last_use_time DESC, id LIMIT $2"#,
+                       proof_time AS "proof_time: Time", by_link, address, portal_organization_id, portal_user_id,
+                       portal_scopes, portal_expire_time AS "portal_expire_time: Time"
+                   FROM console_sessions WHERE token_id = $1 AND portal_user_id IS NULL ORDER BY last_use_time DESC, id LIMIT $2"#,
                 rows::uuid(token_id),
                 MOST_OF_A_TOKEN
             )
@@ -156,7 +175,7 @@ impl Store {
         .await
     }
 
-    /// Ends one session of a token, or all. Returns how many.
+    /// Ends one session that stands for a token, or all. Returns how many.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
@@ -167,7 +186,8 @@ impl Store {
         };
         self.within(async {
             let done = sqlx::query!(
-                "DELETE FROM console_sessions WHERE token_id = $1 AND id = coalesce($2, id)",
+                "DELETE FROM console_sessions
+                 WHERE token_id = $1 AND id = coalesce($2, id) AND portal_user_id IS NULL",
                 rows::uuid(token_id),
                 one
             )

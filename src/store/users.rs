@@ -186,18 +186,19 @@ impl Transaction {
                  (event_time, kind, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
                   owner_kind)
              SELECT $1, $2, $3, $4, $5, coalesce($6, own.user_id),
-                 CASE WHEN $6::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $7, $8, $10
+                 coalesce($11, CASE WHEN own.user_id IS NOT NULL THEN 'proven' END), $7, $8, $10
              FROM (SELECT) AS always LEFT JOIN tokens own ON own.id = $9 AND own.owner_kind = 'user'",
             event_time,
             kind.word(),
             owner.organization_id.as_str(),
             owner.user_id.as_str(),
             by.actor,
-            by.claimed,
+            by.person,
             by.trace_id.as_deref(),
             Json(changes) as _,
             by.own,
-            owner.kind.word()
+            owner.kind.word(),
+            by.attribution
         )
         .execute(self)
         .await?;
@@ -223,7 +224,7 @@ impl Transaction {
                  (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
                   owner_kind)
              SELECT $1, $2, changed.id, $4, $5, $6, coalesce($7, own.user_id),
-                 CASE WHEN $7::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $8, $9, $11
+                 coalesce($12, CASE WHEN own.user_id IS NOT NULL THEN 'proven' END), $8, $9, $11
              FROM unnest($3::uuid[]) AS changed (id)
                  LEFT JOIN tokens own ON own.id = $10 AND own.owner_kind = 'user'
              ORDER BY changed.id",
@@ -233,11 +234,12 @@ impl Transaction {
             owner.organization_id.as_str(),
             owner.user_id.as_str(),
             by.actor,
-            by.claimed,
+            by.person,
             by.trace_id.as_deref(),
             Json(changes) as _,
             by.own,
-            owner.kind.word()
+            owner.kind.word(),
+            by.attribution
         )
         .execute(self)
         .await?;

@@ -82,6 +82,6 @@ pub async fn link_for(
     Ok(ConsoleLink { code, expire_time })
 }
 
-fn generate() -> Result<LinkCode, MintError> {
+pub(super) fn generate() -> Result<LinkCode, MintError> {
     LinkCode::generate(&mut clock::randomness()).map_err(|error| MintError::Randomness(error.into()))
 }

@@ -29,6 +29,7 @@ pub mod list;
 pub mod login;
 mod mint;
 pub mod policy;
+pub mod portal;
 pub mod repeat;
 mod request;
 pub mod reuse;

@@ -57,7 +57,7 @@ impl NamedUser {
 }
 
 impl Actions {
-    /// Disables a user with all tokens, for a caller with `tokend:write` and every reserved scope among them. A user who
+    /// Disables a user with all tokens and portal sessions, for a caller with `tokend:write` and every reserved scope among them. A user who
     /// is disabled keeps the first time and reason. `on_change` gets each token that is about to change.
     ///
     /// # Errors
@@ -83,6 +83,9 @@ impl Actions {
             .retrying_within(USER_DEADLINE, ActionError::is_conflict, async || {
                 let mut transaction = store.begin_within(USER_DEADLINE).await?;
                 transaction.lock_owner_alone(owner).await?;
+                if owner.kind == OwnerKind::User {
+                    transaction.end_portals(owner.organization_id, owner.user_id).await?;
+                }
                 let locked = transaction.lock_caller(caller, None).await?;
                 transaction.lock_tokens_of_owner(owner).await?;
                 let roots = transaction.lock_roots_of_owner(owner, last_root).await?;

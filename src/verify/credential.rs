@@ -12,7 +12,7 @@ use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
 use super::{AuthenticateError, ClientKey, CredentialCache, ProveError, Unknown};
 use crate::clock;
-use crate::domain::{Caller, CredentialError, Record};
+use crate::domain::{Caller, CredentialError, Portal, Principal, Record};
 use crate::secret::{Secret, TokenId};
 use crate::store::StoreError;
 
@@ -120,6 +120,23 @@ impl Engine {
         Ok(Credential { caller, proof: Proof::Token { id, record, generation: CacheGeneration::never() } })
     }
 
+    /// Authenticates the caller of a portal session, which is stored and not over: the token that vouches for the person
+    /// is judged anew.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`]: the token is no longer good, or may not vouch any more, or that is not known.
+    pub async fn authenticate_portal(
+        &self,
+        portal: Portal,
+        peer: Option<IpAddr>,
+    ) -> Result<Credential, AuthenticateError> {
+        let id = portal.token_id;
+        let lookup = self.find(id, Lane::Credential).await?;
+        let record = lookup.record.clone().ok_or(CredentialError::PortalOver)?;
+        let caller = self.judge_portal(&Arc::new(portal), &record, &lookup, peer)?;
+        Ok(Credential { caller, proof: Proof::Token { id, record, generation: CacheGeneration::never() } })
+    }
+
     /// Authenticates a caller from a cache that is fresh at `read_point`; `None` when the cache cannot
     /// tell, or the credential is not good. What `proven` knows of this peer is not computed again.
     #[must_use]
@@ -200,6 +217,12 @@ impl Engine {
         // secret.
         let found = lookup.record.as_ref().ok_or(CredentialError::Invalid)?;
         let Proof::Token { id, record, .. } = &mut credential.proof else { return Ok(()) };
+        if let Principal::Portal(portal) = &credential.caller.principal {
+            let caller = self.judge_portal(portal, found, lookup, credential.caller.peer())?;
+            credential.caller = caller;
+            record.clone_from(found);
+            return Ok(());
+        }
         if found.is(record) && !lookup.standing_in {
             Caller::check_record(found, credential.caller.peer(), lookup.now)?;
             self.uses.note(*id, found, lookup.now);
@@ -224,6 +247,21 @@ impl Engine {
         }
         self.uses.note(id, record, lookup.now);
         Ok(caller?)
+    }
+}
+
+impl Engine {
+    fn judge_portal(
+        &self,
+        portal: &Arc<Portal>,
+        record: &Record,
+        lookup: &LookupResult,
+        peer: Option<IpAddr>,
+    ) -> Result<Caller, AuthenticateError> {
+        let vouching = Caller::vouching_record(portal.token_id, record, lookup.now);
+        let caller = Caller::in_portal(portal, vouching, peer)?;
+        self.uses.note(portal.token_id, record, lookup.now);
+        Ok(caller)
     }
 }
 

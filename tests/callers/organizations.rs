@@ -1,10 +1,11 @@
 //! A caller acts only in its own organization, unless its scopes allow more.
 
 use tokend::api::proto::{
-    CheckPolicyRequest, CreateTokenRequest, DisableTokenRequest, DisableUserRequest, EnableTokenRequest,
-    EnableUserRequest, EnforcePolicyRequest, GetPolicyRequest, GetTokenRequest, ListTokenEventsRequest,
-    ListTokensRequest, ListUsersRequest, RevokeUserTokensRequest, UpdatePolicyRequest, Verdict,
-    VerifyStreamRequest, WatchTokensRequest,
+    CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, DisableTokenRequest,
+    DisableUserRequest, EnableTokenRequest, EnableUserRequest, EnforcePolicyRequest, GetPolicyRequest,
+    GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, ListUsersRequest,
+    RevokePortalSessionsRequest, RevokeUserTokensRequest, UpdatePolicyRequest, Verdict, VerifyStreamRequest,
+    WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
@@ -139,6 +140,21 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             (caller.enforce_policy(request).await.map(drop), refusal)
         }
         "CreateConsoleLink" => (Ok(()), Barrier::Nothing),
+        "CreatePortalSession" => {
+            let request = CreatePortalSessionRequest {
+                organization_id: "other".to_owned(),
+                user_id: "ada".to_owned(),
+                ..Default::default()
+            };
+            (caller.create_portal_session(request).await.map(drop), forbidden)
+        }
+        "RevokePortalSessions" => {
+            let request = RevokePortalSessionsRequest {
+                organization_id: "other".to_owned(),
+                user_id: "ada".to_owned(),
+            };
+            (caller.revoke_portal_sessions(request).await.map(drop), forbidden)
+        }
         unknown => panic!("say here how {unknown} is kept within an organization"),
     }
 }

@@ -20,7 +20,11 @@ fn opened_by(method: &str) -> &'static [&'static str] {
         "CreateToken" | "UpdateToken" | "RotateToken" | "RevokeToken" | "DisableToken" | "EnableToken" => {
             &["tokend:write", "tokend:self", "tokend:root"]
         }
-        "RevokeUserTokens" | "DisableUser" | "EnableUser" => &["tokend:write", "tokend:root"],
+        "RevokeUserTokens"
+        | "DisableUser"
+        | "EnableUser"
+        | "CreatePortalSession"
+        | "RevokePortalSessions" => &["tokend:write", "tokend:root"],
         "WatchTokens" => &["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:root"],
         "CreateConsoleLink" => &["tokend:read", "tokend:self", "tokend:write", "tokend:root"],
         "UpdatePolicy" | "EnforcePolicy" => &["tokend:root"],

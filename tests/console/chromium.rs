@@ -13,8 +13,9 @@ use tokio::process::Command;
 
 use super::command_line::Terminal;
 use super::links::link;
+use super::portal::{backend, portal_link};
 use crate::support::client::{created, ordinary, texts, verified};
-use crate::support::program::{find, find_at};
+use crate::support::program::{find, find_at, free_address};
 use crate::support::replica::{Installation, Replica, wait_until_serving};
 use crate::tls::authority::{Authority, Files, channel};
 
@@ -218,4 +219,40 @@ async fn a_person_allows_tokend_login_with_script_and_without() {
         let (done, said) = login.ended().await;
         assert!(done && said.contains("Logged in as root until"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_portal_session_is_opened_beside_an_application() {
+    let Some(driver) = driver() else { return };
+    let replica = Replica::start().await;
+    let mut backend = replica.client(&backend(&replica, "acme", None).await.secret);
+    let mut settings = settings(&replica, &format!("http://tokend.localhost:{}", replica.console.port()));
+    settings["links"] = json!([portal_link(&mut backend, "ada", &["reports:*"]).await]);
+
+    let seen = drive(&driver, "linked", settings).await;
+
+    assert_eq!(verdict(&replica, &seen).await, Verdict::Valid);
+}
+
+#[tokio::test]
+async fn a_portal_session_is_embedded_by_listed_origins_and_nobody_else() {
+    let Some(driver) = driver() else { return };
+    let (allowed, foreign) =
+        (format!("http://{}", free_address()), format!("http://localhost:{}", free_address().port()));
+    let installation = Installation::new().await;
+    let mut config = installation.config();
+    config.console_embedders = vec![Origin::parse(&allowed).unwrap()];
+    let replica = installation.serve(config).await;
+    let mut backend = replica.client(&backend(&replica, "acme", None).await.secret);
+    let mut settings = settings(&replica, &format!("http://tokend.localhost:{}", replica.console.port()));
+    let mut links = Vec::new();
+    for _ in 0..3 {
+        links.push(portal_link(&mut backend, "ada", &["reports:*"]).await);
+    }
+    settings["links"] = json!(links);
+    (settings["allowed"], settings["foreign"]) = (allowed.into(), foreign.into());
+
+    let seen = drive(&driver, "embedded", settings).await;
+
+    assert_eq!(verdict(&replica, &seen).await, Verdict::Valid);
 }

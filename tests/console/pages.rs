@@ -8,6 +8,7 @@ use tokend::api::proto::{
 };
 
 use super::links::link;
+use super::portal::portal_link;
 use super::{OWN, Person};
 use crate::support::client::{created, ordinary, revoked, rotated, rotation, texts};
 use crate::support::http::{Reply, get, post, send};
@@ -188,6 +189,12 @@ async fn every_page(replica: &Replica, names: &Names) -> Pages {
     }
     let code = link(&mut root).await;
     pages.push(("session/confirm.html", post(console, "/link", &[OWN], &[("code", &code)]).await));
+    pages.push(("session/portal.html", send(console, "GET", "/portal", &[], "").await));
+    pages.push(("session/portal.html", post(console, "/portal", &[OWN], &[("code", &*wrong)]).await));
+    let portal = portal_link(&mut root, names.user, &[]).await;
+    let asked = post(console, "/portal", &[OWN], &[("code", &portal)]).await;
+    assert!(asked.body.contains(&escaped(names.user)), "{}", asked.body);
+    pages.push(("session/portal_open.html", asked));
     let linked = format!("/tokens?{}", query(&[("name", text)]));
     pages.push((
         "session/reload.html",
@@ -267,9 +274,15 @@ async fn names_of_any_kind_stay_text_on_every_page() {
                     bare.push((*template, hidden, before.into_iter().rev().collect::<String>()));
                 }
             }
-            if !["session/sign_in.html", "session/link.html", "session/reload.html", "message.html"]
-                .contains(template)
-            {
+            let nameless = [
+                "session/sign_in.html",
+                "session/link.html",
+                "session/portal.html",
+                "session/portal_open.html",
+                "session/reload.html",
+                "message.html",
+            ];
+            if !nameless.contains(template) {
                 assert!(body.contains(&escaped(&names.token)), "{template}: {body}");
             }
         }

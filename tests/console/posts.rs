@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{OWN, Person, hidden, tokens_of};
+use super::{OWN, Person, hidden, portal, tokens_of};
 use crate::support::client::created_with;
 use crate::support::http::{post, send};
 use crate::support::replica::Replica;
@@ -64,6 +64,8 @@ async fn forms(replica: &Replica, person: &Person) -> Vec<Form> {
         ("/sign-in", Kind::SignIn),
         ("/link", Kind::SignIn),
         ("/link/confirm", Kind::SignIn),
+        ("/portal", Kind::SignIn),
+        ("/portal/open", Kind::SignIn),
         ("/sign-out", Kind::Own),
         ("/find", Kind::Own),
         ("/why", Kind::Own),
@@ -194,6 +196,31 @@ async fn a_form_without_the_token_of_its_own_session_changes_nothing() {
 
     assert_eq!(state(&replica).await, before);
     assert_eq!(person.get("/tokens").await.status, 200);
+}
+
+#[tokio::test]
+async fn no_form_with_a_portal_session_does_more_than_its_user_may() {
+    let replica = Replica::start().await;
+    let root = Person::root(&replica).await;
+    let forms = forms(&replica, &root).await;
+    let made = portal::backend(&replica, "acme", None).await;
+    // The forms are about a token of another user, and for another user.
+    let bob = portal::opened(&replica, &mut replica.client(&made.secret), "bob", &["reports:*"]).await;
+    let database = &replica.installation.database;
+    let own_nonce = bob.new_form().await;
+    let before = (state(&replica).await, database.count("SELECT count(*) FROM console_links").await);
+
+    for form in forms.iter().filter(|form| form.kind != Kind::SignIn && form.route != "/sign-out") {
+        let fields: Vec<_> = form.fields().into_iter().filter(|(name, _)| *name != "form").collect();
+        let reply = bob.post(&form.path, &[&fields[..], &[("form", &own_nonce)]].concat()).await;
+        let harmless = form.route == "/tokens/created/{nonce}/done" || form.route == "/tokens/chosen";
+        let refused = [403, 404].contains(&reply.status);
+        assert!(refused || harmless && reply.status == 303, "{}: {} {}", form.path, reply.status, reply.body);
+        assert!(!reply.body.contains("id=\"proof\""), "{}", form.path);
+    }
+
+    assert_eq!((state(&replica).await, database.count("SELECT count(*) FROM console_links").await), before);
+    assert_eq!(bob.get("/tokens").await.status, 200);
 }
 
 #[tokio::test]

@@ -26,8 +26,16 @@ use crate::support::{eventually, in_time};
 const HOUR: i64 = 3600;
 
 /// RPCs that change something but end no token, or no `tokend:root` token.
-const HARMLESS: [&str; 6] =
-    ["CreateToken", "EnableToken", "EnableUser", "UpdatePolicy", "EnforcePolicy", "CreateConsoleLink"];
+const HARMLESS: [&str; 8] = [
+    "CreateToken",
+    "EnableToken",
+    "EnableUser",
+    "UpdatePolicy",
+    "EnforcePolicy",
+    "CreateConsoleLink",
+    "CreatePortalSession",
+    "RevokePortalSessions",
+];
 
 /// Read-only RPCs.
 const READS: [&str; 9] = [

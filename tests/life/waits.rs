@@ -5,8 +5,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::{
-    CreateConsoleLinkRequest, DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest, Policy,
-    RevokeTokenRequest, UpdatePolicyRequest, UpdateTokenRequest, update_token_request,
+    CreateConsoleLinkRequest, CreatePortalSessionRequest, DisableTokenRequest, EnableTokenRequest,
+    EnforcePolicyRequest, Policy, RevokePortalSessionsRequest, RevokeTokenRequest, UpdatePolicyRequest,
+    UpdateTokenRequest, update_token_request,
 };
 use tonic::{Code, Status};
 
@@ -94,13 +95,21 @@ async fn act(rpc: &str, client: &mut Client, id: &str) -> Result<(), Status> {
             let request = UpdatePolicyRequest { policy: Some(Policy::default()), ..Default::default() };
             client.update_policy(request).await.map(|_| ())
         }
+        "CreatePortalSession" => {
+            let request = CreatePortalSessionRequest { user_id: "ada".to_owned(), ..Default::default() };
+            client.create_portal_session(request).await.map(|_| ())
+        }
+        "RevokePortalSessions" => {
+            let request = RevokePortalSessionsRequest { user_id: "ada".to_owned(), ..Default::default() };
+            client.revoke_portal_sessions(request).await.map(|_| ())
+        }
         "CreateConsoleLink" => client.create_console_link(CreateConsoleLinkRequest {}).await.map(|_| ()),
         "EnforcePolicy" => client.enforce_policy(EnforcePolicyRequest::default()).await.map(|_| ()),
         other => panic!("{other}"),
     }
 }
 
-const RPCS: [&str; 10] = [
+const RPCS: [&str; 12] = [
     "CreateToken",
     "UpdateToken",
     "RotateToken",
@@ -111,6 +120,8 @@ const RPCS: [&str; 10] = [
     "UpdatePolicy",
     "EnforcePolicy",
     "CreateConsoleLink",
+    "CreatePortalSession",
+    "RevokePortalSessions",
 ];
 
 #[tokio::test]

@@ -121,7 +121,19 @@ fn a_first_start_tells_where_the_console_is_and_a_restart_goes_on_without_it_if_
         json.contains("\"url\":\"http://tokend.localhost:") && json.contains("\"expireTime\":\"2"),
         "{json}"
     );
-    assert!(!server.stderr().contains(printed.trim().split_once('#').unwrap().1));
+    let portal = run(&["user", "portal", "ada", "--scope", "reports:*", "--ttl", "5m"], &caller, "");
+    let printed_portal = text(&portal.stdout);
+    assert!(printed_portal.starts_with(&format!("{link}portal#")), "{printed_portal}");
+    assert!(text(&portal.stderr).contains("the session ends at 2"), "{}", text(&portal.stderr));
+    let json = text(&run(&["user", "portal", "ada", "--json"], &caller, "").stdout);
+    assert!(json.contains("\"linkExpireTime\":\"2") && json.contains("\"sessionExpireTime\":\"2"), "{json}");
+    let ended = run(&["user", "revoke-portal", "ada"], &caller, "");
+    assert!(text(&ended.stdout).contains("ended 2"), "{}", text(&ended.stdout));
+    let reserved = run(&["user", "portal", "ada", "--scope", "tokend:read"], &caller, "");
+    assert_eq!(reserved.status.code(), Some(1));
+    for code in [&printed, &printed_portal] {
+        assert!(!server.stderr().contains(code.trim().split_once('#').unwrap().1));
+    }
     server.stop();
 
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -132,6 +144,9 @@ fn a_first_start_tells_where_the_console_is_and_a_restart_goes_on_without_it_if_
     let address = server.ready();
     let refused = run(&["console", "link"], &[("TOKEND_ADDRESS", &address), ("TOKEND_SECRET", &secret)], "");
     assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("serves no console"), "{}", text(&refused.stderr));
+    let caller = [("TOKEND_ADDRESS", &*address), ("TOKEND_SECRET", &*secret)];
+    let refused = run(&["user", "portal", "ada"], &caller, "");
     assert!(text(&refused.stderr).contains("serves no console"), "{}", text(&refused.stderr));
     server.stop();
 }

@@ -139,6 +139,7 @@ impl Installation {
             sampling: Sampling::off(),
             integrations: IntegrationsConfig::default(),
             console_origin: None,
+            console_embedders: Vec::new(),
             drain_timeout: Duration::from_secs(10),
         }
     }

@@ -10,8 +10,8 @@ use prost::Message;
 use prost_types::field_descriptor_proto::Type;
 use rustix::time::{ClockId, clock_gettime};
 use tokend::api::proto::{
-    CheckPolicyRequest, CreateTokenRequest, ListTokenEventsRequest, ListTokensRequest, Policy,
-    RotateTokenRequest, UpdatePolicyRequest, UpdateTokenRequest,
+    CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, ListTokenEventsRequest,
+    ListTokensRequest, Policy, RotateTokenRequest, UpdatePolicyRequest, UpdateTokenRequest,
 };
 use tonic::codegen::http::HeaderMap;
 use tonic::{Code, Status};
@@ -151,6 +151,9 @@ async fn else_valid(replica: &Replica, rpc: &str) -> Vec<u8> {
         "CheckPolicy" => {
             let policy = Some(Policy { most_active_tokens_per_user: 1, ..Default::default() });
             CheckPolicyRequest { policy, ..Default::default() }.encode_to_vec()
+        }
+        "CreatePortalSession" => {
+            CreatePortalSessionRequest { user_id: "ada".to_owned(), ..Default::default() }.encode_to_vec()
         }
         other => panic!("{other} has a time: say here what else it needs"),
     }

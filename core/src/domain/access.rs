@@ -23,6 +23,7 @@ mod bounds;
 mod delegating;
 pub mod denial;
 mod giving;
+mod portal;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,8 @@ pub struct Caller {
     peer: Option<IpAddr>,
     /// `None` if neither `tokend:self` nor a grant limits what it does.
     holder: Option<Arc<Holder>>,
+    /// Who vouches for the person of a portal session, and must be allowed to do what that person does.
+    vouching: Option<Arc<Self>>,
 }
 
 /// The tokens that a permission of a caller extends to.
@@ -105,9 +108,9 @@ impl Caller {
         reserved: ReservedScopes,
         expire_time: Option<OffsetDateTime>,
     ) -> Self {
-        let (networks, peer, holder) = (Networks::default(), None, None);
         let account = Account::of_principal(&principal);
-        Self { principal, account, organization_id, reserved, expire_time, networks, peer, holder }
+        let (networks, peer, holder, vouching) = (Networks::default(), None, None, None);
+        Self { principal, account, organization_id, reserved, expire_time, networks, peer, holder, vouching }
     }
 
     /// Creates the caller from a token whose secret it presented from `peer`, judged at `now`.
@@ -120,7 +123,11 @@ impl Caller {
         now: OffsetDateTime,
     ) -> Result<Self, CredentialError> {
         usable(token.state(now), token.allowed_cidrs.admit(peer))?;
-        Ok(Self {
+        Ok(Self::of_token(token, peer))
+    }
+
+    fn of_token(token: &Token, peer: Option<IpAddr>) -> Self {
+        Self {
             principal: Principal::Token(token.id),
             account: Account::of_user(
                 token.organization_id.as_str().as_bytes(),
@@ -132,7 +139,8 @@ impl Caller {
             networks: token.allowed_cidrs.clone(),
             peer,
             holder: Holder::of_token(token).map(Arc::new),
-        })
+            vouching: None,
+        }
     }
 
     /// Creates the caller from the record of the token with this id, as [`Self::from_token`] does.
@@ -146,6 +154,10 @@ impl Caller {
         now: OffsetDateTime,
     ) -> Result<Self, CredentialError> {
         Self::check_record(record, peer, now)?;
+        Self::of_record(id, record, peer)
+    }
+
+    fn of_record(id: TokenId, record: &Record, peer: Option<IpAddr>) -> Result<Self, CredentialError> {
         let packed = record.packed();
         let organization_id = std::str::from_utf8(packed.organization_id())
             .ok()
@@ -160,6 +172,7 @@ impl Caller {
             networks: record.allowed_cidrs().ok_or(CredentialError::Invalid)?,
             peer,
             holder: Holder::of_record(record).map_err(|_| CredentialError::Invalid)?.map(Arc::new),
+            vouching: None,
         })
     }
 

@@ -10,6 +10,7 @@ pub mod login;
 pub mod networks;
 pub mod owner;
 pub mod packed;
+pub mod portal;
 pub mod principal;
 pub mod reach;
 pub mod record;
@@ -27,6 +28,7 @@ pub use fields::{
 pub use grant::Grant;
 pub use networks::{Network, Networks, PeerNetwork};
 pub use owner::{Owner, OwnerKind};
+pub use portal::{Portal, PortalTerms};
 pub use principal::Principal;
 pub use reach::Reach;
 pub use record::{Judgement, Record, Verdict, judge};

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::portal::Portal;
 use crate::secret::TokenId;
 
 /// The author of an action: stored in `created_by` and in the audit log.
@@ -14,6 +15,8 @@ pub enum Principal {
     Token(TokenId),
     /// A client with a client certificate of this subject alternative name.
     Certificate(Arc<str>),
+    /// A person in a portal session, for whom a token vouches. Stored as that token.
+    Portal(Arc<Portal>),
     /// The operator, through `tokend bootstrap` or the embedded start.
     Bootstrap,
 }
@@ -25,6 +28,7 @@ impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Token(id) => id.fmt(f),
+            Self::Portal(portal) => portal.token_id.fmt(f),
             Self::Certificate(name) => write!(f, "{CERTIFICATE}{name}"),
             Self::Bootstrap => f.write_str("bootstrap"),
         }
@@ -32,7 +36,17 @@ impl fmt::Display for Principal {
 }
 
 impl Principal {
-    /// Parses what [`fmt::Display`] wrote; `None` for anything else.
+    /// Returns the token whose secret proves the author's authority: the author's own, or the one that vouches.
+    #[must_use]
+    pub fn token_id(&self) -> Option<TokenId> {
+        match self {
+            Self::Token(id) => Some(*id),
+            Self::Portal(portal) => Some(portal.token_id),
+            Self::Certificate(_) | Self::Bootstrap => None,
+        }
+    }
+
+    /// Parses what [`fmt::Display`] wrote, never as a portal session; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         match text {

@@ -275,6 +275,7 @@ pub(super) fn credential(error: CredentialError) -> Explanation {
         CredentialError::Revoked => "This token is revoked. Sign in with another one.",
         CredentialError::Disabled => "This token is disabled. Sign in with another one, or have it enabled.",
         CredentialError::IpNotAllowed => "This token may not be used from your address.",
+        CredentialError::PortalOver => "Open this page once more from the application that sent you here.",
     };
     Explanation::new(StatusCode::UNAUTHORIZED, "You are not signed in", text)
 }

@@ -13,7 +13,10 @@ use super::site::Site;
 
 /// Nothing is loaded but from the console itself; no text becomes script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
-                      base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+                      base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'; frame-ancestors 'none'";
+
+/// What follows in [`POLICY`] if nobody may show the page in a frame.
+const NOBODY: &str = "'none'";
 
 /// Every feature of browsers that a page could ask for is off, but writing to the clipboard.
 const FEATURES: &str = "accelerometer=(), autoplay=(), bluetooth=(), camera=(), clipboard-read=(), clipboard-write=(self), \
@@ -51,14 +54,27 @@ fn plain(status: StatusCode, text: impl Into<Body>) -> Response {
     (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text.into()).into_response()
 }
 
+/// Lets a page of a portal session be shown in a frame by pages of these origins.
+pub(super) fn frame(headers: &mut HeaderMap, origins: &str) {
+    let policy =
+        POLICY.strip_suffix(NOBODY).and_then(|rest| HeaderValue::from_str(&format!("{rest}{origins}")).ok());
+    if let Some(policy) = policy {
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+    }
+}
+
 /// Adds the headers of every response. Only assets, whose names change with their content, may be cached.
 pub(super) fn seal(site: &Site, headers: &mut HeaderMap) {
+    let framed = headers.contains_key(CONTENT_SECURITY_POLICY);
     let mut set = |name: HeaderName, value| {
         headers.insert(name, HeaderValue::from_static(value));
     };
-    set(CONTENT_SECURITY_POLICY, POLICY);
+    if !framed {
+        set(CONTENT_SECURITY_POLICY, POLICY);
+        // It cannot name origins.
+        set(X_FRAME_OPTIONS, "DENY");
+    }
     set(X_CONTENT_TYPE_OPTIONS, "nosniff");
-    set(X_FRAME_OPTIONS, "DENY");
     // Where browsers do not say which site a request comes from, they say its origin, but with this alone.
     set(REFERRER_POLICY, if site.is_trustworthy() { "no-referrer" } else { "same-origin" });
     set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");

@@ -45,8 +45,14 @@ fn routes(console: Arc<Console>) -> Router {
 }
 
 async fn guarded(State(console): State<Arc<Console>>, request: Request, next: Next) -> Response {
-    match guard::refusal(&console.site, &request) {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
+    if let Some(refusal) = guard::refusal(&console.site, &request) {
+        return refusal;
     }
+    let framed_by = console.site.framed_by(request.headers());
+    let framed_by = framed_by.filter(|_| session::is_of_portal(request.uri().path()));
+    let mut response = next.run(request).await;
+    if let Some(origins) = framed_by {
+        guard::frame(response.headers_mut(), &origins);
+    }
+    response
 }

@@ -15,11 +15,13 @@ pub(super) struct SignedIn {
     pub(super) user: String,
     /// Whether the session is about the tokens of this user alone.
     pub(super) own: bool,
+    /// Whether it is a portal session.
+    pub(super) portal: bool,
 }
 
 impl SignedIn {
     pub(super) fn new(name: &str, user: &str) -> Self {
-        Self { name: visible(name), user: visible(user), own: false }
+        Self { name: visible(name), user: visible(user), own: false, portal: false }
     }
 }
 
@@ -34,6 +36,11 @@ pub(super) struct Frame {
 }
 
 impl Frame {
+    /// Returns whether the page is one of a portal session.
+    pub(super) fn is_portal(&self) -> bool {
+        self.signed_in.as_ref().is_some_and(|signed_in| signed_in.portal)
+    }
+
     pub(super) fn new(signed_in: Option<SignedIn>, form_token: String) -> Self {
         let assets = &*ASSETS;
         Self {

@@ -77,6 +77,7 @@ const fn attribution(attribution: Option<Attribution>) -> proto::Attribution {
     match attribution {
         None => proto::Attribution::Unspecified,
         Some(Attribution::Proven) => proto::Attribution::Proven,
+        Some(Attribution::Vouched) => proto::Attribution::Vouched,
         Some(Attribution::Claimed) => proto::Attribution::Claimed,
     }
 }

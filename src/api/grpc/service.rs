@@ -16,14 +16,15 @@ use super::{audit, changes, convert, policies, users};
 use crate::api::drain::DrainSignal;
 use crate::api::proto::{
     CheckPolicyRequest, CheckPolicyResponse, CreateConsoleLinkRequest, CreateConsoleLinkResponse,
-    CreateTokenRequest, CreateTokenResponse, DisableTokenRequest, DisableTokenResponse, DisableUserRequest,
-    DisableUserResponse, EnableTokenRequest, EnableTokenResponse, EnableUserRequest, EnableUserResponse,
-    EnforcePolicyRequest, EnforcePolicyResponse, GetPolicyRequest, GetPolicyResponse, GetTokenRequest,
-    GetTokenResponse, ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest, ListTokensResponse,
-    ListUsersRequest, ListUsersResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
-    RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, UpdatePolicyRequest,
-    UpdatePolicyResponse, UpdateTokenRequest, UpdateTokenResponse, VerifyRequest, VerifyStreamRequest,
-    WatchTokensRequest,
+    CreatePortalSessionRequest, CreatePortalSessionResponse, CreateTokenRequest, CreateTokenResponse,
+    DisableTokenRequest, DisableTokenResponse, DisableUserRequest, DisableUserResponse, EnableTokenRequest,
+    EnableTokenResponse, EnableUserRequest, EnableUserResponse, EnforcePolicyRequest, EnforcePolicyResponse,
+    GetPolicyRequest, GetPolicyResponse, GetTokenRequest, GetTokenResponse, ListTokenEventsRequest,
+    ListTokenEventsResponse, ListTokensRequest, ListTokensResponse, ListUsersRequest, ListUsersResponse,
+    RevokePortalSessionsRequest, RevokePortalSessionsResponse, RevokeTokenRequest, RevokeTokenResponse,
+    RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse,
+    UpdatePolicyRequest, UpdatePolicyResponse, UpdateTokenRequest, UpdateTokenResponse, VerifyRequest,
+    VerifyStreamRequest, WatchTokensRequest,
 };
 use crate::domain::Permission;
 use crate::domain::root::LastRoot;
@@ -320,6 +321,38 @@ impl TokenService for TokenApi {
             let console = self.console.as_deref().ok_or(ActionError::from(NoLink::NotServed))?;
             let link = self.context.actions.create_console_link(caller).await?;
             Ok(convert::link_response(console, &link))
+        })
+        .await
+    }
+
+    async fn create_portal_session(
+        &self,
+        request: Request<CreatePortalSessionRequest>,
+    ) -> Result<Response<CreatePortalSessionResponse>, Status> {
+        self.call(Rpc::CreatePortalSession, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Write)?;
+            let request = users::portal_request(&message)?;
+            Span::current().record("user.id", request.user_id.as_str());
+            let console = self.console.as_deref().ok_or(ActionError::from(NoLink::NotServed))?;
+            let link = self.context.actions.create_portal_session(caller, request).await?;
+            Ok(users::portal_response(console, &link))
+        })
+        .await
+    }
+
+    async fn revoke_portal_sessions(
+        &self,
+        request: Request<RevokePortalSessionsRequest>,
+    ) -> Result<Response<RevokePortalSessionsResponse>, Status> {
+        self.call(Rpc::RevokePortalSessions, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::Write)?;
+            let (organization_id, user_id) = users::portal_end_request(&message)?;
+            Span::current().record("user.id", user_id.as_str());
+            let ended =
+                self.context.actions.revoke_portal_sessions(caller, organization_id, &user_id).await?;
+            Ok(RevokePortalSessionsResponse { revoked_count: users::count(ended) })
         })
         .await
     }

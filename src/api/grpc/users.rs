@@ -1,9 +1,13 @@
 //! The messages about users, to domain types and back, by pure functions. Called by the service alone.
 
-use super::fields::{optional, owner_kind, page_size, timestamp};
+use time::Duration;
+
+use super::fields::{optional, owner_kind, page_size, positive, scopes, timestamp};
 use crate::api::proto;
+use crate::domain::session::PORTAL;
 use crate::domain::users::{User, UserListing};
-use crate::domain::{OrganizationId, RevokeReason, UserId, Violations};
+use crate::domain::{FieldError, OrganizationId, RevokeReason, UserId, Violations};
+use crate::tokens::portal::{CreatePortalSession, PortalLink};
 use crate::tokens::users::{NamedUser, SwitchedUser, UsersPage};
 
 pub(super) fn revoke_request(
@@ -79,6 +83,53 @@ pub(super) fn list_response(page: UsersPage) -> proto::ListUsersResponse {
     }
 }
 
+pub(super) fn portal_request(
+    message: &proto::CreatePortalSessionRequest,
+) -> Result<CreatePortalSession, Violations> {
+    const RESERVED: FieldError =
+        FieldError::Rule("has a reserved scope, which is never given in a portal session");
+    let mut violations = Violations::default();
+    let organization_id =
+        violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
+    let user_id = violations.take("user_id", UserId::parse(&message.user_id));
+    let scopes = scopes("scopes", &message.scopes, &mut violations);
+    if scopes.as_ref().is_some_and(|scopes| !scopes.reserved().is_empty()) {
+        violations.add("scopes", &RESERVED);
+    }
+    let ttl = violations.take("ttl", message.ttl.map_or(Ok(PORTAL), portal_ttl));
+    let request = (|| {
+        let (organization_id, user_id) = (organization_id?, user_id?);
+        Some(CreatePortalSession { organization_id, user_id, scopes: scopes?, ttl: ttl? })
+    })();
+    violations.finish(request)
+}
+
+fn portal_ttl(given: prost_types::Duration) -> Result<Duration, FieldError> {
+    positive(given)
+        .filter(|ttl| ttl.is_positive() && *ttl <= PORTAL)
+        .ok_or(FieldError::Rule("is not a duration above zero and at most 15 minutes"))
+}
+
+/// Returns the link below this address of the console.
+pub(super) fn portal_response(console: &str, link: &PortalLink) -> proto::CreatePortalSessionResponse {
+    use secrecy::ExposeSecret as _;
+    proto::CreatePortalSessionResponse {
+        url: format!("{console}portal#{}", link.code.render().expose_secret()),
+        link_expire_time: Some(timestamp(link.link_expire_time)),
+        session_expire_time: Some(timestamp(link.session_expire_time)),
+    }
+}
+
+pub(super) fn portal_end_request(
+    message: &proto::RevokePortalSessionsRequest,
+) -> Result<(Option<OrganizationId>, UserId), Violations> {
+    let mut violations = Violations::default();
+    let organization_id =
+        violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));
+    let user_id = violations.take("user_id", UserId::parse(&message.user_id));
+    violations.finish(organization_id.zip(user_id))
+}
+
 fn user(user: User) -> proto::User {
     let (disable_time, disabled_by, disable_reason) = user
         .disabling
@@ -97,6 +148,6 @@ fn user(user: User) -> proto::User {
     }
 }
 
-fn count(number: u64) -> i64 {
+pub(super) fn count(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -9,6 +9,7 @@ use crate::cli::client::AddressFlag;
 use crate::config::Environment;
 
 mod list;
+mod portal;
 mod revoke;
 mod switch;
 
@@ -37,6 +38,19 @@ pub(super) enum UserCommand {
     /// List who has tokens, how many, and who is disabled
     #[command(after_help = CALLER)]
     List(list::ListFlags),
+
+    /// Print a link that opens the console for a user, to manage their own tokens
+    ///
+    /// It opens once and within a minute. The user gives only the scopes that are named here, and only what the caller's
+    /// own token may give. Needs a caller with tokend:write.
+    #[command(after_help = CALLER)]
+    Portal(portal::PortalFlags),
+
+    /// End all portal sessions of a user, and their unused links
+    ///
+    /// Tokens that were created in them stay.
+    #[command(after_help = CALLER)]
+    RevokePortal(portal::RevokePortalFlags),
 }
 
 /// The user that a command is about.
@@ -71,5 +85,7 @@ pub(super) fn run(command: UserCommand, environment: &Environment) -> Result<(),
         UserCommand::Disable(flags) => runtime.block_on(switch::disable(flags, environment)),
         UserCommand::Enable(flags) => runtime.block_on(switch::enable(flags, environment)),
         UserCommand::List(flags) => runtime.block_on(list::run(flags, environment)),
+        UserCommand::Portal(flags) => runtime.block_on(portal::create(flags, environment)),
+        UserCommand::RevokePortal(flags) => runtime.block_on(portal::revoke(flags, environment)),
     }
 }

@@ -49,3 +49,26 @@ fn what_others_can_reach_has_a_name_and_is_encrypted() {
         );
     }
 }
+
+#[test]
+fn portal_sessions_are_embedded_by_listed_origins_and_only_where_browsers_keep_them() {
+    let named = ["--console-origin", "https://tokens.example.org"];
+    let embed = ["--console-embed-origins", "https://a.example.org, https://b.example.org:8443"];
+    let settings = serve(&[&named[..], &embed].concat(), &[]).unwrap().0;
+    let listed: Vec<_> =
+        settings.console.embedders.iter().map(|origin| origin.authority().to_owned()).collect();
+    assert_eq!(listed, ["a.example.org", "b.example.org:8443"]);
+    assert!(serve(&[], &[]).unwrap().0.console.embedders.is_empty());
+    assert!(serve(&embed, &[]).is_ok(), "on loopback");
+    let plain = ["--console-origin", "http://tokens.example.org", "--insecure-plaintext"];
+    let open = ["--console-listen", "0.0.0.0:50080"];
+    assert!(matches!(refusal(&[&plain[..], &open, &embed].concat(), &[]), ConfigError::EmbeddedPlaintext));
+    for bad in ["*", "https://*.example.org", "app.example.org", "https://u:canary@b.example", "https://a b"]
+    {
+        let error = refusal(&["--console-embed-origins", bad], &[]);
+        assert!(
+            matches!(error, ConfigError::ListedOrigin { .. }) && !message(&error).contains("canary"),
+            "{bad}"
+        );
+    }
+}

@@ -12,7 +12,7 @@ const COLLECTOR: &[&str] = &["--otlp-endpoint", "https://collector.example:4317"
 const OFF: [&str; 2] = ["--console-listen", "off"];
 const CONSOLE: &[&str] = &["--console-listen", "127.0.0.1:50080"];
 
-const SETTINGS: [Case; 14] = [
+const SETTINGS: [Case; 15] = [
     ("trusted-proxies", "10.0.0.0/8", &OFF, HTTP),
     ("trusted-proxies", "10.0.0.0/8", &OFF, &["--ext-authz"]),
     (
@@ -22,6 +22,7 @@ const SETTINGS: [Case; 14] = [
         CONSOLE,
     ),
     ("console-origin", "https://a.example", &OFF, CONSOLE),
+    ("console-embed-origins", "https://a.example", &OFF, CONSOLE),
     ("gateway-organization", "acme", &[], HTTP),
     ("gateway-organization", "acme", &[], &["--ext-authz"]),
     ("identity-header-prefix", "x-acme-", &[], HTTP),

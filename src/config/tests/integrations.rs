@@ -32,7 +32,7 @@ fn only_pages_of_listed_origins_may_call() {
     assert_eq!(settings.integrations.web_origins, expected);
     for wrong in ["*", "https://a.example/", "https://a.example,", ""] {
         let error = refusal(&["--grpc-web-origins", wrong], &[]);
-        assert!(matches!(error, ConfigError::WebOrigin { .. }), "{wrong:?}");
+        assert!(matches!(error, ConfigError::ListedOrigin { .. }), "{wrong:?}");
     }
     let secret = refusal(&["--grpc-web-origins", "https://a.example,https://u:canary@b.example"], &[]);
     assert!(message(&secret).contains("number 2") && !message(&secret).contains("canary"), "{secret}");

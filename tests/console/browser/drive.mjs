@@ -5,11 +5,12 @@
 import { rm } from "node:fs/promises";
 import { acts } from "./acts.mjs";
 import { profile } from "./page.mjs";
+import { portal } from "./portal.mjs";
 import { rooms } from "./rooms.mjs";
 import { session } from "./session.mjs";
 import { tokens } from "./tokens.mjs";
 
-const scenarios = { ...acts, ...rooms, ...session, ...tokens };
+const scenarios = { ...acts, ...portal, ...rooms, ...session, ...tokens };
 
 try {
   const seen = await scenarios[process.argv[2]]();

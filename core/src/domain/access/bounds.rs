@@ -8,6 +8,7 @@ use crate::domain::fields::{FieldError, UserId};
 use crate::domain::grant::Grant;
 use crate::domain::networks::Networks;
 use crate::domain::owner::OwnerKind;
+use crate::domain::portal::PortalTerms;
 use crate::domain::record::Record;
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::token::Token;
@@ -54,6 +55,12 @@ impl Holder {
         let user_id = UserId::parse(text(packed.user_id())?)?;
         let owner_kind = packed.owner_kind();
         Ok(Some(Self { user_id, owner_kind, scopes: Scopes::new(scopes)?, grant }))
+    }
+
+    /// Returns the holder of a portal session.
+    pub(super) fn of_portal(terms: &PortalTerms) -> Self {
+        let (user_id, scopes) = (terms.user_id.clone(), terms.scopes.clone());
+        Self { user_id, owner_kind: OwnerKind::User, scopes, grant: None }
     }
 
     /// Returns the scopes that cover all scopes that may be given, except reserved ones.

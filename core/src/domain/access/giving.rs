@@ -25,7 +25,8 @@ impl Caller {
             self.may_set_end(token.expire_time)?;
             self.may_set_networks(&token.allowed_cidrs)?;
         }
-        self.bounds().map_or(Ok(()), |holder| self.check_bounds(holder, token))
+        self.bounds().map_or(Ok(()), |holder| self.check_bounds(holder, token))?;
+        self.vouching.as_deref().map_or(Ok(()), |vouching| vouching.may_give(token))
     }
 
     /// Checks that the caller may give a token which it gave before, once more: it manages it, and, if bounded, may
@@ -60,7 +61,10 @@ impl Caller {
         self.may_manage_reserved(reserved)?;
         let Some(holder) = self.bounds() else { return Ok(()) };
         self.check_user(holder, (&token.user_id, token.owner_kind))?;
-        if reserved.contains(ReservedScope::Write) { self.may_give(token) } else { Ok(()) }
+        if reserved.contains(ReservedScope::Write) {
+            self.may_give(token)?;
+        }
+        self.vouching.as_deref().map_or(Ok(()), |vouching| vouching.may_manage(token))
     }
 
     /// Checks that the caller may change tokens with these reserved scopes: it needs every one of them.

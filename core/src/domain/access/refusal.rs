@@ -26,6 +26,9 @@ pub enum CredentialError {
     /// The token may not be used from the call's address.
     #[error("the credential may not be used from this address")]
     IpNotAllowed,
+    /// The portal session is over, or nothing vouches for its person any more.
+    #[error("the portal session is over")]
+    PortalOver,
 }
 
 /// Why a caller may not execute its request.

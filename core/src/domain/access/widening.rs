@@ -18,6 +18,8 @@ use crate::domain::{UserId, UserPrefix};
 use crate::fixtures::token;
 use crate::secret::{KeyId, Mac};
 
+mod portals;
+
 pub(super) const NOW: OffsetDateTime = datetime!(2026-03-01 12:00 UTC);
 
 /// How many cases are tried.

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
 use super::pages::{Reload, SignIn};
+use super::portal_page;
 use crate::api::console::failure::{Failure, credential};
 use crate::api::console::interface::{Console, PageRequest, with_cookie};
 use crate::api::console::pages::Frame;
@@ -34,6 +35,13 @@ pub(in crate::api::console) fn sign_in_required(
     page_request: &PageRequest,
     why: SignInReason,
 ) -> Failure {
+    let headers = &page_request.headers;
+    if why == SignInReason::Credential(CredentialError::PortalOver) || console.site.has_portal(headers) {
+        return portal_page::over(console, page_request);
+    }
+    if console.site.framed_by(headers).is_some() {
+        return portal_page::missing(console, page_request);
+    }
     let error = AuthenticateError::from(match why {
         SignInReason::Credential(error) => error,
         SignInReason::NoSession | SignInReason::Over => CredentialError::Missing,
@@ -62,7 +70,7 @@ pub(in crate::api::console) fn sign_in_required(
     let response = if why == SignInReason::NoSession {
         response
     } else {
-        with_cookie(response, &console.site.set_cookie(None))
+        with_cookie(response, &console.site.set_cookie(&page_request.headers, None))
     };
     Failure::shown(error, response)
 }

@@ -5,6 +5,8 @@ mod link;
 mod login;
 mod own;
 mod pages;
+mod portal;
+mod portal_page;
 pub(super) mod proof;
 mod sign_in;
 pub(super) mod visit;
@@ -24,6 +26,18 @@ pub(super) fn routes() -> Router<Arc<Console>> {
         .route("/link", get(link::form).post(link::look))
         .route("/link/confirm", post(link::confirm))
         .route("/login", get(login::show).post(login::submit))
+        .route("/portal", get(portal::form).post(portal::look))
+        .route("/portal/open", post(portal::open))
         .route("/sessions", get(own::show))
         .route("/sessions/end", post(own::submit))
+}
+
+/// Returns whether a path is one of a portal session: those of tokens, and what opens and ends it.
+pub(super) fn is_of_portal(path: &str) -> bool {
+    // Revoking all tokens of a user at once needs tokend:write.
+    if path == "/tokens/user" {
+        return false;
+    }
+    let first = path.strip_prefix('/').and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    matches!(first, "portal" | "tokens" | "sign-out")
 }

@@ -120,7 +120,7 @@ async fn end(console: &Console, page_request: &PageRequest) -> Result<Response, 
         return Err(unrecognised(console, page_request, error).await);
     }
     if is_own && (which == Which::All || which == Which::One(visit.session.id)) {
-        return Ok(with_cookie(go_to("/sign-in"), &console.site.set_cookie(None)));
+        return Ok(with_cookie(go_to("/sign-in"), &console.site.set_cookie(&page_request.headers, None)));
     }
     if is_own {
         return Ok(go_to("/sessions"));

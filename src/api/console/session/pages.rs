@@ -45,6 +45,27 @@ pub(super) struct Confirm<'a> {
     pub(super) replaces: bool,
 }
 
+/// Takes the code of a link to a portal session.
+#[derive(Template)]
+#[template(path = "session/portal.html")]
+pub(super) struct Portal {
+    pub(super) frame: Frame,
+    pub(super) notice: Option<&'static str>,
+    pub(super) problem: Option<String>,
+}
+
+/// Asks whether to open a portal session.
+#[derive(Template)]
+#[template(path = "session/portal_open.html")]
+pub(super) struct PortalOpen<'a> {
+    pub(super) frame: Frame,
+    pub(super) user: String,
+    pub(super) code: &'a str,
+    pub(super) end: Moment,
+    /// Whether the browser has a session, which then ends.
+    pub(super) replaces: bool,
+}
+
 /// The sessions of a token.
 #[derive(Template)]
 #[template(path = "session/sessions.html")]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tracing::{Span, field};
 
 use super::gate::{HOME, SignInReason, safe, sign_in_form, sign_in_required, unrecognised};
@@ -92,12 +92,22 @@ pub(super) async fn establish(
         Ok(None) => return Err(refused(AuthenticateError::from(CredentialError::Malformed).into(), "")),
         Err(error) => return Err(unrecognised(console, page_request, error).await),
     };
+    Ok(begin(console, page_request, &key.render(), next).await)
+}
+
+/// Gives the browser the cookie of its new session, ends the one that it had, and goes to a page.
+pub(super) async fn begin(
+    console: &Console,
+    page_request: &PageRequest,
+    value: &SecretString,
+    next: &str,
+) -> Response {
     if let Some(before) = console.site.key(&page_request.headers) {
         // Otherwise it would go on unseen. It goes with its time if this fails.
         let _ = console.sessions.end(&before).await;
     }
-    let cookie = console.site.set_cookie(Some(key.render().expose_secret()));
-    Ok(with_cookie(go_to(next), &cookie))
+    let cookie = console.site.set_cookie(&page_request.headers, Some(value.expose_secret()));
+    with_cookie(go_to(next), &cookie)
 }
 
 async fn close(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
@@ -111,5 +121,7 @@ async fn close(console: &Console, page_request: &PageRequest) -> Result<Response
     if let Err(error) = console.sessions.end(&key).await {
         return Err(unrecognised(console, page_request, error).await);
     }
-    Ok(with_cookie(go_to("/sign-in"), &console.site.set_cookie(None)))
+    // Whoever came by a portal session has no secret to sign in with.
+    let next = if console.site.has_portal(&page_request.headers) { "/portal" } else { "/sign-in" };
+    Ok(with_cookie(go_to(next), &console.site.set_cookie(&page_request.headers, None)))
 }

@@ -8,6 +8,7 @@ use axum::response::Response;
 use time::OffsetDateTime;
 
 use super::gate::{self, SignInReason};
+use super::is_of_portal;
 use crate::admission::fair_limiter::Permit;
 use crate::api::console::failure::{self, Failure};
 use crate::api::console::form::Fields;
@@ -16,7 +17,7 @@ use crate::api::console::pages::{Frame, SignedIn};
 use crate::api::http::identity::Identity;
 use crate::auth::sessions::{Recognised, SessionError};
 use crate::domain::session::Session;
-use crate::domain::{Caller, Permission};
+use crate::domain::{AccessError, Caller, Permission, ReservedScope};
 use crate::metrics::Integration;
 use crate::secret::SessionKey;
 use crate::verify::{ClientKey, Credential};
@@ -114,6 +115,20 @@ impl Console {
             .ok_or_else(|| gate::sign_in_required(self, page_request, SignInReason::NoSession))
     }
 
+    /// Checks that a portal session is used for its own pages alone, and nothing else in a frame.
+    fn is_allowed(&self, page_request: &PageRequest, session: &Session) -> Result<(), Failure> {
+        if session.portal.is_none() {
+            return match self.site.framed_by(&page_request.headers) {
+                Some(_) => Err(gate::sign_in_required(self, page_request, SignInReason::NoSession)),
+                None => Ok(()),
+            };
+        }
+        if is_of_portal(page_request.uri.path()) {
+            return Ok(());
+        }
+        Err(AccessError::MissingScope(ReservedScope::Read).into())
+    }
+
     async fn admit(
         &self,
         page_request: &PageRequest,
@@ -124,11 +139,19 @@ impl Console {
             Ok(recognised) => recognised,
             Err(error) => return Err(gate::unrecognised(self, page_request, error).await),
         };
+        if let Err(failure) = self.is_allowed(page_request, &session) {
+            return Err(failure);
+        }
         page_request.peer.credentials.note();
         let permit = self.integrations.context.call_permits.take(ClientKey::from(credential.caller()))?;
-        let signed_in = credential.record().and_then(Identity::of);
-        let signed_in =
-            signed_in.map(|Identity(token)| SignedIn::new(&token.name, &token.user_id)).unwrap_or_default();
+        let signed_in = match &session.portal {
+            // The token is not the person's.
+            Some(portal) => SignedIn { portal: true, ..SignedIn::new("", portal.terms.user_id.as_str()) },
+            None => {
+                let identity = credential.record().and_then(Identity::of);
+                identity.map(|Identity(token)| SignedIn::new(&token.name, &token.user_id)).unwrap_or_default()
+            }
+        };
         Ok(Visit { key, now, session, credential, signed_in, _permit: permit })
     }
 
