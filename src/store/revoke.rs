@@ -84,7 +84,7 @@ impl Transaction {
                  INSERT INTO token_events (event_time, kind, token_id, organization_id, user_id, actor, acting_user,
                      attribution, trace_id, changes, owner_kind)
                  SELECT r.revoke_time, $4, r.id, r.organization_id, r.user_id, $5, coalesce($6, own.user_id),
-                     CASE WHEN $6::text IS NOT NULL THEN 'claimed' WHEN own.user_id IS NOT NULL THEN 'proven' END, $7, $8,
+                     coalesce($11, CASE WHEN own.user_id IS NOT NULL THEN 'proven' END), $7, $8,
                      -- As in append_revocations, no other kind, and of no other owner.
                      CASE WHEN r.owner_kind IN ('user', 'service') THEN r.owner_kind END
                  FROM revoked r LEFT JOIN tokens own ON own.id = $9 AND own.owner_kind = 'user'
@@ -99,11 +99,12 @@ impl Transaction {
             now,
             EventKind::Revoked.word(),
             by.actor,
-            by.claimed,
+            by.person,
             by.trace_id.as_deref(),
             Json(events::given("revoke_reason", reason)) as _,
             by.own,
-            rows::uuid(target)
+            rows::uuid(target),
+            by.attribution
         )
         .fetch_optional(self)
         .await?;
