@@ -111,6 +111,7 @@ fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableC
         },
         sampling: Sampling::off(),
         console_origin: None,
+        console_embedders: Vec::new(),
         integrations: IntegrationsConfig { ext_authz: true, ..IntegrationsConfig::default() },
         drain_timeout: Duration::from_secs(1),
     }

@@ -34,7 +34,7 @@ pub(super) fn console(
         embedders.is_none() || listen.is_some(),
         "without --console-listen",
     )?;
-    let embedders = origins(embedders, "--console-embed-origins")?;
+    let embedders = origins(embedders.as_deref(), "--console-embed-origins")?;
     let origin = origin.map(|text| Origin::parse(&text).map_err(ConfigError::ConsoleOrigin)).transpose()?;
     let Some(address) = listen else { return Ok(ConsoleSettings::default()) };
     let local = address.ip().to_canonical().is_loopback();

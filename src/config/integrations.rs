@@ -58,13 +58,14 @@ fn token_review(sources: &mut Sources<'_>) -> Result<Option<TokenReviewConfig>, 
 }
 
 fn web_origins(sources: &mut Sources<'_>) -> Result<Vec<Origin>, ConfigError> {
-    origins(sources.grpc_web_origins()?, "--grpc-web-origins")
+    origins(sources.grpc_web_origins()?.as_deref(), "--grpc-web-origins")
 }
 
 /// Parses the origins of a setting, separated by commas.
-pub(super) fn origins(named: Option<String>, setting: &'static str) -> Result<Vec<Origin>, ConfigError> {
-    let named = named.iter().flat_map(|named| named.split(',')).map(str::trim);
+pub(super) fn origins(named: Option<&str>, setting: &'static str) -> Result<Vec<Origin>, ConfigError> {
+    let named = named.into_iter().flat_map(|named| named.split(','));
     named
+        .map(str::trim)
         .zip(1..)
         .map(|(text, number)| {
             Origin::parse(text).map_err(|problem| ConfigError::ListedOrigin { setting, number, problem })

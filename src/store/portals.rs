@@ -40,7 +40,7 @@ impl PortalColumns {
             user_id: user_id.ok_or_else(|| bad("portal_user_id"))?,
             scopes,
         };
-        let expire_time = expire_time.and_then(|time| time.moment());
+        let expire_time = expire_time.and_then(Time::moment);
         Ok(Some(PortalSession { terms, expire_time: expire_time.ok_or_else(|| bad("portal_expire_time"))? }))
     }
 }
@@ -125,7 +125,7 @@ impl Transaction {
             id
         );
         let row = row.fetch_optional(self).await?;
-        Ok(row.and_then(|row| row.portal_expire_time).and_then(|time| time.moment()))
+        Ok(row.and_then(|row| row.portal_expire_time).and_then(Time::moment))
     }
 }
 

@@ -139,18 +139,15 @@ impl Console {
             Ok(recognised) => recognised,
             Err(error) => return Err(gate::unrecognised(self, page_request, error).await),
         };
-        if let Err(failure) = self.is_allowed(page_request, &session) {
-            return Err(failure);
-        }
+        self.is_allowed(page_request, &session)?;
         page_request.peer.credentials.note();
         let permit = self.integrations.context.call_permits.take(ClientKey::from(credential.caller()))?;
-        let signed_in = match &session.portal {
+        let signed_in = if let Some(portal) = &session.portal {
             // The token is not the person's.
-            Some(portal) => SignedIn { portal: true, ..SignedIn::new("", portal.terms.user_id.as_str()) },
-            None => {
-                let identity = credential.record().and_then(Identity::of);
-                identity.map(|Identity(token)| SignedIn::new(&token.name, &token.user_id)).unwrap_or_default()
-            }
+            SignedIn { portal: true, ..SignedIn::new("", portal.terms.user_id.as_str()) }
+        } else {
+            let identity = credential.record().and_then(Identity::of);
+            identity.map(|Identity(token)| SignedIn::new(&token.name, &token.user_id)).unwrap_or_default()
         };
         Ok(Visit { key, now, session, credential, signed_in, _permit: permit })
     }
