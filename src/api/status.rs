@@ -19,7 +19,7 @@ use crate::admission::response_memory::ResponseMemoryError;
 use crate::changefeed::hub::WatchError;
 use crate::domain::{AccessError, CredentialError, Violations};
 use crate::store::StoreError;
-use crate::telemetry::is_worth_a_line;
+use crate::telemetry::should_log;
 use crate::tokens::{ActionError, StateError};
 use crate::verify::{AuthenticateError, Unknown};
 
@@ -240,7 +240,7 @@ pub(crate) fn shutting_down() -> Status {
 /// causes. Of many with the same reason, above all to the same network, only the first is logged.
 pub(crate) fn log(error: &CallError, status: &Status, duration_ms: Option<f64>, peer: Option<IpAddr>) {
     let reason = status.get_details_error_info().map(|info| info.reason);
-    if !is_worth_a_line(reason.as_deref().unwrap_or("UNKNOWN"), peer) {
+    if !should_log(reason.as_deref().unwrap_or("UNKNOWN"), peer) {
         return;
     }
     let code = tracing::field::debug(status.code());

@@ -39,7 +39,7 @@ pub struct Batch {
     /// The database's time up to which all changes have been sent.
     pub as_of: OffsetDateTime,
     /// The batch has every change since the batch before it; otherwise some may be missing.
-    pub goes_on: bool,
+    pub is_continuous: bool,
 }
 
 /// Follows the changes for all watchers of a replica.
@@ -178,12 +178,12 @@ impl Shared {
         let reached = Position { epoch: epoch.clone(), snapshot: page.snapshot.clone() };
         // Watchers use it to decide what has expired.
         let as_of = self.connector.clock().plausible(ClockReading { sent, time: page.database_time });
-        let goes_on = !page.purged && position.as_ref().is_some_and(|position| position.epoch == epoch);
-        if goes_on {
+        let is_continuous = !page.purged && position.as_ref().is_some_and(|position| position.epoch == epoch);
+        if is_continuous {
             // Sent in pages; the position is reached only with the last one.
             while let Some(next) = page.next {
                 *self.lock() = None;
-                self.send(Batch { changes: page.changes, position: None, as_of, goes_on });
+                self.send(Batch { changes: page.changes, position: None, as_of, is_continuous });
                 page = connection.watch(since, Some(&reached.snapshot), Some(next), READ_DEADLINE).await?;
                 if page.purged || page.epoch.as_ref() != Some(&epoch) {
                     return Err(StoreError::OtherServer);
@@ -195,7 +195,7 @@ impl Shared {
         }
         let mut now = self.lock();
         *now = Some((reached.clone(), as_of));
-        self.send(Batch { changes: page.changes, position: Some(reached.clone()), as_of, goes_on });
+        self.send(Batch { changes: page.changes, position: Some(reached.clone()), as_of, is_continuous });
         drop(now);
         *position = Some(reached);
         *slot = Some(connection);

@@ -22,7 +22,7 @@ const ENTRY: usize = TAG + 8 + 8;
 
 /// The place of a token in the order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct TokenOrder {
     /// Its creation, in microseconds.
     pub time: i64,
     /// Decides between equal times.
@@ -30,7 +30,7 @@ pub struct Place {
 }
 
 /// Before every token.
-const FIRST: Place = Place { time: i64::MIN, id_order: i64::MIN };
+const FIRST: TokenOrder = TokenOrder { time: i64::MIN, id_order: i64::MIN };
 
 /// Users whose tokens were counted.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ pub struct CountedUsers(HashMap<[u8; TAG], Counted>);
 #[derive(Debug, Clone, Copy)]
 struct Counted {
     /// The oldest token within the limit; [`FIRST`]: all tokens are.
-    oldest_allowed: Place,
+    oldest_allowed: TokenOrder,
     /// How many tokens of this page are the user's.
     met: u32,
 }
@@ -61,14 +61,14 @@ impl CountedUsers {
     }
 
     /// Adds a user, by the id and the name of its kind, with more tokens than the limit, or just as many.
-    pub fn insert(&mut self, owner: (&str, &str), oldest_allowed: Place) {
+    pub fn insert(&mut self, owner: (&str, &str), oldest_allowed: TokenOrder) {
         let met = self.0.get(&tag(owner)).map_or(0, |known| known.met);
         self.0.insert(tag(owner), Counted { oldest_allowed, met });
     }
 
     /// Returns the place of the user's oldest token within the limit; `None`: the user was not counted.
     #[must_use]
-    pub fn oldest_allowed(&self, owner: Owner<'_>) -> Option<Place> {
+    pub fn oldest_allowed(&self, owner: Owner<'_>) -> Option<TokenOrder> {
         self.0.get(&tag(words(owner))).map(|known| known.oldest_allowed)
     }
 
@@ -115,7 +115,8 @@ fn parse(entry: &[u8; ENTRY]) -> ([u8; TAG], Counted) {
     let (mut tag, mut time, mut id_order) = ([0; TAG], [0; 8], [0; 8]);
     let bytes = tag.iter_mut().chain(&mut time).chain(&mut id_order);
     bytes.zip(entry).for_each(|(to, from)| *to = *from);
-    let oldest_allowed = Place { time: i64::from_be_bytes(time), id_order: i64::from_be_bytes(id_order) };
+    let oldest_allowed =
+        TokenOrder { time: i64::from_be_bytes(time), id_order: i64::from_be_bytes(id_order) };
     (tag, Counted { oldest_allowed, met: 0 })
 }
 
@@ -165,7 +166,7 @@ mod tests {
             }
             if number % 2 == 0 {
                 let time = i64::try_from(number).unwrap();
-                counted.insert(words(user(number)), Place { time, id_order: -1 });
+                counted.insert(words(user(number)), TokenOrder { time, id_order: -1 });
             }
         }
         let text = counted.page_token(&position(), b"filters", &keyring());
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn an_altered_page_token_and_one_with_other_filters_are_refused() {
         let mut counted = CountedUsers::default();
-        counted.insert(("ada", "user"), Place { time: 1, id_order: 2 });
+        counted.insert(("ada", "user"), TokenOrder { time: 1, id_order: 2 });
         for counted in [&counted, &CountedUsers::default()] {
             let text = counted.page_token(&position(), b"filters", &keyring());
             assert!(CountedUsers::parse_page_token(&text, b"filters", &keyring()).is_ok());

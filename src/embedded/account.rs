@@ -86,7 +86,7 @@ impl Account {
 
     /// Returns a command like [`Self::command`] that gets `signal` when the calling thread ends, killed
     /// or not, if the system supports that (Linux).
-    pub(super) fn mortal_command(&self, program: &Path, signal: &str) -> Command {
+    pub(super) fn command_with_death_signal(&self, program: &Path, signal: &str) -> Command {
         if !self.has_setpriv {
             return self.command(program);
         }
@@ -150,7 +150,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_program_whose_parent_died_first_does_not_start() {
         let account = Account::choose(Path::new("/nowhere")).unwrap();
-        let mut command = account.mortal_command(Path::new("echo"), "KILL");
+        let mut command = account.command_with_death_signal(Path::new("echo"), "KILL");
         command.arg("begun");
         let of_ours = command.output().unwrap();
         // Another process is the parent.

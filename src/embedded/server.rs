@@ -45,7 +45,7 @@ pub(super) fn initialise(
 ) -> Result<(), EmbeddedError> {
     layout.fresh_unfinished_data(account)?;
     let program = binaries.initdb();
-    let mut command = account.mortal_command(&program, "KILL");
+    let mut command = account.command_with_death_signal(&program, "KILL");
     settings_of_initdb(&mut command);
     command
         .arg(match durability {
@@ -258,7 +258,7 @@ fn postmaster(layout: &Layout, account: &Account, program: &Path, durability: Du
             ],
         ),
     };
-    let mut command = account.mortal_command(program, death_signal);
+    let mut command = account.command_with_death_signal(program, death_signal);
     command
         .arg("-D")
         .arg(layout.data())

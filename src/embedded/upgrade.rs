@@ -99,7 +99,7 @@ pub fn delete_old_data(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
 fn make_new(layout: &Layout, account: &Account, old: &Binaries, new: &Binaries) -> Result<(), EmbeddedError> {
     let checksums = has_checksums(layout, account, old)?;
     layout.fresh_upgrade_directory(account)?;
-    let mut command = account.mortal_command(&new.initdb(), "KILL");
+    let mut command = account.command_with_death_signal(&new.initdb(), "KILL");
     server::settings_of_initdb(&mut command);
     if checksums {
         command.arg("--data-checksums");
@@ -132,7 +132,7 @@ fn take_over(
 ) -> Result<(), EmbeddedError> {
     let program = new.program("pg_upgrade");
     layout.fresh_socket_directory(account)?;
-    let mut command = account.mortal_command(&program, "KILL");
+    let mut command = account.command_with_death_signal(&program, "KILL");
     command
         // It writes its error reports into its working directory.
         .current_dir(layout.upgrade_directory())

@@ -12,7 +12,7 @@ use super::locks::clock;
 use super::pooling::Transaction;
 use super::rows::{self, TokenRow, token_query};
 use super::{Store, StoreError, owners};
-use crate::domain::counted_users::{CountedUsers, Place};
+use crate::domain::counted_users::{CountedUsers, TokenOrder};
 use crate::domain::enforcement::{Breach, Remedy, TokenContext};
 use crate::domain::event::EventKind;
 use crate::domain::page::Position;
@@ -232,7 +232,7 @@ async fn examine(
     .await?;
     let mut tokens = Vec::with_capacity(rows.len());
     for row in rows {
-        let place = Place { time: row.create_time.raw(), id_order: row.id_order };
+        let place = TokenOrder { time: row.create_time.raw(), id_order: row.id_order };
         // Of a successor that cannot be read, only its existence counts.
         let rotation = row.rotation.map(|time| time.moment().unwrap_or(now));
         // A token that cannot be read must not prevent fixing the others.
@@ -309,7 +309,7 @@ async fn count_users(
     for row in rows {
         counted.insert(
             (&row.user_id, &row.owner_kind),
-            Place { time: row.create_time.raw(), id_order: row.id_order },
+            TokenOrder { time: row.create_time.raw(), id_order: row.id_order },
         );
     }
     Ok(())

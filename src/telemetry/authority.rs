@@ -25,7 +25,7 @@ pub(super) struct AuthorityErrorLayer;
 
 impl<S: Subscriber> Layer<S> for AuthorityErrorLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if is_overheard(event.metadata()) {
+        if is_authority_error(event.metadata()) {
             let mut message = Message { awaited: BEGINNING };
             event.record(&mut message);
             if message.awaited.is_empty() {
@@ -36,7 +36,7 @@ impl<S: Subscriber> Layer<S> for AuthorityErrorLayer {
 }
 
 /// Returns whether an event is for this layer only, and not to be written.
-pub(super) fn is_overheard(metadata: &Metadata<'_>) -> bool {
+pub(super) fn is_authority_error(metadata: &Metadata<'_>) -> bool {
     metadata.target() == TARGET && *metadata.level() > Level::INFO
 }
 

@@ -18,7 +18,7 @@ const OF_REASON: u32 = 50;
 static LINES: LazyLock<Mutex<LineLimits>> = LazyLock::new(|| Mutex::new(LineLimits::new(Instant::now())));
 
 /// Counts a refusal for this reason, one of a fixed set; returns whether to log it.
-pub fn is_worth_a_line(reason: &str, peer: Option<IpAddr>) -> bool {
+pub fn should_log(reason: &str, peer: Option<IpAddr>) -> bool {
     let now = Instant::now();
     let (admitted, left_out) = {
         let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);

@@ -25,7 +25,7 @@ pub(crate) mod notices;
 
 pub use context::{Sampling, TraceContext};
 use export::Exporter;
-pub use lines::{is_worth_a_line, log_left_out};
+pub use lines::{log_left_out, should_log};
 
 /// The log levels that a running server can be raised to.
 const MORE: [&str; 2] = ["tokend=debug", "tokend=trace"];
@@ -93,7 +93,7 @@ pub fn init(
     // A separate filter: among directives the most specific wins, so `h2::codec=trace` would
     // override `h2=info`.
     let bounded = filter_fn(|metadata| *metadata.level() <= most_detailed(metadata.target()));
-    let written = io::stderr.with_filter(|metadata| !authority::is_overheard(metadata));
+    let written = io::stderr.with_filter(|metadata| !authority::is_authority_error(metadata));
     let lines = tracing_subscriber::fmt::layer().with_writer(written);
     let (exporter, tracer) = otlp_endpoint.map(Exporter::start).transpose()?.unzip();
     // Spans of calls, but none of the crates that would export them.

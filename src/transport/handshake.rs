@@ -20,7 +20,7 @@ use super::tls::{Admission, ClientCertificate, Protocol, ServerTls};
 use super::unauthenticated::ConnectionMemory;
 use crate::admission::request_memory::RequestLimiter;
 use crate::metrics::Metrics;
-use crate::telemetry::is_worth_a_line;
+use crate::telemetry::should_log;
 
 /// How long a handshake may take, and the first bytes of HTTP.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ impl Handshake {
         let HandshakeResult { mut socket, certificate, admission } = completed
             .inspect_err(|error| {
                 self.metrics.work.handshake_failed();
-                if is_worth_a_line("TLS_HANDSHAKE", Some(address.ip())) {
+                if should_log("TLS_HANDSHAKE", Some(address.ip())) {
                     tracing::info!(%address, %error, "TLS handshake failed");
                 }
             })

@@ -13,7 +13,7 @@ use hyper::rt::Executor;
 use hyper_util::server::graceful::GracefulConnection;
 
 use super::activity::Activity;
-use crate::telemetry::{authority, is_worth_a_line};
+use crate::telemetry::{authority, should_log};
 
 type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -117,7 +117,7 @@ impl<C: Future + Closing> Future for InlineConnection<C> {
 
 /// Logs that HTTP/2 refused a call, and what its client has to set.
 fn log(peer: SocketAddr) {
-    if is_worth_a_line("AUTHORITY_MALFORMED", Some(peer.ip())) {
+    if should_log("AUTHORITY_MALFORMED", Some(peer.ip())) {
         tracing::warn!(
             address = %peer,
             "a call was refused: its :authority is no host; set it in the client: grpc.default_authority among gRPC's channel \

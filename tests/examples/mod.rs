@@ -2,6 +2,7 @@
 //! real tokend: authorized callers are admitted, others are refused, and if nothing is known
 //! neither happens.
 
+mod portal;
 mod reports;
 
 use std::path::{Path, PathBuf};

@@ -26,7 +26,7 @@ use crate::support::{eventually, in_time};
 const HOUR: i64 = 3600;
 
 /// RPCs that change something but end no token, or no `tokend:root` token.
-const HARMLESS: [&str; 8] = [
+const HARMLESS: [&str; 9] = [
     "CreateToken",
     "EnableToken",
     "EnableUser",
@@ -35,10 +35,11 @@ const HARMLESS: [&str; 8] = [
     "CreateConsoleLink",
     "CreatePortalSession",
     "RevokePortalSessions",
+    "ExchangeLoginCode",
 ];
 
 /// Read-only RPCs.
-const READS: [&str; 9] = [
+const READS: [&str; 10] = [
     "GetToken",
     "ListTokens",
     "ListUsers",
@@ -48,6 +49,7 @@ const READS: [&str; 9] = [
     "WatchTokens",
     "GetPolicy",
     "CheckPolicy",
+    "GetLoginPage",
 ];
 
 /// Returns the id of the token that bootstrap created, of the user `root`.

@@ -59,7 +59,7 @@ fn demanded(words: &str) -> &'static [&'static str] {
         "token get" | "token rotate" | "token revoke" | "token disable" | "token enable" => {
             &["0352xpGyNe8yJOd6fw5Q3A"]
         }
-        "user revoke" | "user disable" | "user enable" => &["u"],
+        "user revoke" | "user disable" | "user enable" | "user portal" | "user revoke-portal" => &["u"],
         "rules" => &["gitleaks"],
         _ => &[],
     }

@@ -62,7 +62,9 @@ impl Scene {
             "token update" => format!("{} --name m", self.fresh()),
             "policy dry-run" => "--longest-lifetime 1s".to_owned(),
             "policy set" => "--longest-lifetime 90d --allowed-scope orders:*".to_owned(),
-            "user revoke" | "user disable" | "user enable" => "nobody".to_owned(),
+            "user revoke" | "user disable" | "user enable" | "user portal" | "user revoke-portal" => {
+                "nobody".to_owned()
+            }
             "audit purge" => "--older-than-days 30 --dry-run".to_owned(),
             "migrate" => "--plan".to_owned(),
             "rules" => "regex".to_owned(),
@@ -73,9 +75,11 @@ impl Scene {
     }
 }
 
-/// The commands that run until they are stopped, print nothing, or manage a directory.
+/// The commands that run until they are stopped, wait for a person, print nothing, or manage a directory.
 fn endless_or_silent() -> BTreeSet<String> {
-    ["serve", "watch", "healthcheck", "data upgrade", "data delete-old", "man"].map(str::to_owned).into()
+    ["serve", "watch", "healthcheck", "data upgrade", "data delete-old", "man", "login", "logout"]
+        .map(str::to_owned)
+        .into()
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The contract as its descriptors define it: every RPC, every field of its request including nested
 //! ones, and messages encoded by hand, so that a test covers later additions to the contract.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _};
 use prost::encoding::{WireType, encode_key, encode_varint};
@@ -15,8 +18,9 @@ use tonic::{Request, Status};
 
 use super::replica::SERVICE;
 
-/// An RPC: its name, and the fields of its request.
+/// An RPC: its service and name, and the fields of its request.
 pub(crate) struct Rpc {
+    service: String,
     pub(crate) name: String,
     pub(crate) fields: Vec<Field>,
 }
@@ -52,17 +56,17 @@ pub(crate) fn fields_of(message: &str) -> Vec<Named> {
     named.collect()
 }
 
-/// Returns every RPC of the service.
+/// Returns every RPC of every service of the package.
 pub(crate) fn rpcs() -> Vec<Rpc> {
     let set = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
-    let (package, service) = SERVICE.rsplit_once('.').unwrap();
+    let (package, _) = SERVICE.rsplit_once('.').unwrap();
     let files = set.file.iter().filter(|file| file.package() == package);
-    let service = files.flat_map(|file| &file.service).find(|found| found.name() == service).unwrap();
-    let methods = service.method.iter();
-    let rpcs = methods.map(|method| {
+    let services = files.flat_map(|file| &file.service);
+    let rpcs = services.flat_map(|service| service.method.iter().map(move |method| (service, method)));
+    let rpcs = rpcs.map(|(service, method)| {
         let mut fields = Vec::new();
         walk(&set, method.input_type(), &[], "", &mut fields);
-        Rpc { name: method.name().to_owned(), fields }
+        Rpc { service: format!("{package}.{}", service.name()), name: method.name().to_owned(), fields }
     });
     rpcs.collect()
 }
@@ -122,6 +126,10 @@ fn delimited(number: u32, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The service of each RPC.
+static SERVICES: LazyLock<HashMap<String, String>> =
+    LazyLock::new(|| rpcs().into_iter().map(|rpc| (rpc.name, rpc.service)).collect());
+
 /// Sends these bytes as an RPC's only message, and returns the bytes of the first response.
 pub(crate) async fn call(
     channel: &Channel,
@@ -133,7 +141,8 @@ pub(crate) async fn call(
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", format!("Bearer {bearer}").parse().unwrap());
     client.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
-    let path = PathAndQuery::try_from(format!("/{SERVICE}/{rpc}")).unwrap();
+    let service = &SERVICES[rpc];
+    let path = PathAndQuery::try_from(format!("/{service}/{rpc}")).unwrap();
     let mut answers = client.server_streaming(request, path, Raw).await?.into_inner();
     Ok(answers.message().await?.unwrap_or_default())
 }

@@ -252,7 +252,7 @@ async fn with_a_million_events_every_filter_scans_an_index_within_its_bound() {
         let (index, owners) = walked(reading);
         for (owner, actor) in owners.iter().zip(["'tokend'", "'bootstrap'", "'cert:nobody'"]) {
             let actor = if index == "token_events_actor_idx" { actor } else { "NULL" };
-            let arguments = format!("{EVERYTHING}, {actor}, NULL{owner}");
+            let arguments = format!("{EVERYTHING}, {actor}, NULL, NULL{owner}");
             for mode in ["force_custom_plan", "force_generic_plan"] {
                 let plan = explain_with(&mut connection, reading, &arguments, mode, "COSTS off").await;
                 assert!(plan.contains(&format!("using {index} on")), "{mode} {arguments}\n{plan}");
@@ -264,7 +264,8 @@ async fn with_a_million_events_every_filter_scans_an_index_within_its_bound() {
             assert!(touched <= 51 * 2, "{touched} blocks for {arguments} of\n{reading}");
         }
         // A call that finds nothing touches what 10,000 rows lie in, not what a million do.
-        let vain = format!("9223372036854775807, 51, 0, NULL, '1971-01-01', 'tokend', NULL{}", owners[0]);
+        let vain =
+            format!("9223372036854775807, 51, 0, NULL, '1971-01-01', 'tokend', NULL, NULL{}", owners[0]);
         let touched = blocks(&mut connection, reading, &vain).await;
         assert!(touched <= 10_000 * 2, "{touched} blocks for a call in vain of\n{reading}");
     }

@@ -16,7 +16,7 @@ pub const SHORTEST: Duration = Duration::MINUTE;
 /// See [`SHORTEST`].
 pub const LONGEST: Duration = Duration::DAY;
 /// See [`SHORTEST`].
-pub const USUAL: Duration = Duration::hours(8);
+pub const DEFAULT_LIFETIME: Duration = Duration::hours(8);
 
 /// The longest lifetime of what a login gives, where the session's own token never expires.
 const LONGEST_GIVEN: Duration = Duration::days(365);
@@ -129,7 +129,7 @@ mod tests {
         let scopes = scopes.iter().map(|text| Scope::parse(text).unwrap()).collect();
         LoginRequest {
             host: Host::parse("laptop").unwrap(),
-            lifetime: USUAL,
+            lifetime: DEFAULT_LIFETIME,
             scopes: Scopes::new(scopes).unwrap(),
         }
     }
@@ -147,11 +147,11 @@ mod tests {
         let login = made(&request(&[]), &own);
         let text = |scopes: &Scopes| scopes.iter().map(|scope| scope.as_str().to_owned()).collect::<Vec<_>>();
         assert_eq!(text(&login.scopes), ["tokend:self"]);
-        assert_eq!(login.expire_time, Some(NOW + USUAL));
+        assert_eq!(login.expire_time, Some(NOW + DEFAULT_LIFETIME));
         assert_eq!(login.created_by, Principal::Token(own.id));
         let grant = login.grant.unwrap();
         assert_eq!(text(&grant.scopes), ["repo:*", "logs:read"]);
-        assert_eq!(grant.longest_lifetime, Some(Duration::DAY * 30 - USUAL));
+        assert_eq!(grant.longest_lifetime, Some(Duration::DAY * 30 - DEFAULT_LIFETIME));
         assert!(grant.users.is_empty() && !grant.may_grant_self);
         assert_eq!(text(&made(&request(&["repo:a"]), &own).grant.unwrap().scopes), ["repo:a"]);
     }

@@ -128,8 +128,8 @@ impl WatcherTask {
         loop {
             match watch.batches.recv().await {
                 Ok(batch) => {
-                    let Batch { changes, position, as_of, goes_on } = &*batch;
-                    if !goes_on {
+                    let Batch { changes, position, as_of, is_continuous } = &*batch;
+                    if !is_continuous {
                         return Err(WatchError::TooOld.into());
                     }
                     self.send_changes(changes, position.as_ref(), *as_of).await?;

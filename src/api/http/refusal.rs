@@ -14,7 +14,7 @@ use crate::domain::access::Denial;
 use crate::domain::access::denial::plain;
 use crate::domain::{CredentialError, FieldError, Scope, Verdict, Violations};
 use crate::metrics::IntegrationOutcome;
-use crate::telemetry::is_worth_a_line;
+use crate::telemetry::should_log;
 use crate::verify::AuthenticateError;
 
 /// Why an integration refuses a call.
@@ -94,12 +94,12 @@ impl Refusal {
             Self::Denied { verdict, .. } => tracing::debug!(duration_ms, verdict = verdict.word(), "denied"),
             Self::Call(error) => status::log(error, &Status::from(error), Some(duration_ms), peer),
             Self::Overdue => {
-                if is_worth_a_line("OVERDUE", peer) {
+                if should_log("OVERDUE", peer) {
                     tracing::warn!(duration_ms, "a call took too long");
                 }
             }
             Self::TooLong => {
-                if is_worth_a_line("TOO_LONG", peer) {
+                if should_log("TOO_LONG", peer) {
                     tracing::info!(
                         "a gateway sends more than tokend reads: configure Envoy to send no \
                          request bodies"

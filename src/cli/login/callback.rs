@@ -55,9 +55,9 @@ pub(super) struct Callback {
 }
 
 /// What a request says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Said {
-    Code(String),
+    Code(SecretString),
     Refused,
     /// It is not the answer.
     Nothing,
@@ -92,7 +92,7 @@ impl Callback {
                         }
                     }
                     Some(said) = requests.join_next() => match said.unwrap_or(Said::Nothing) {
-                        Said::Code(code) => return Ok(SecretString::from(code)),
+                        Said::Code(code) => return Ok(code),
                         Said::Refused => return Err(CodeError::Refused),
                         Said::Nothing => {}
                     }
@@ -169,7 +169,7 @@ fn read(head: &[u8], port: u16, state: &str) -> Said {
         return Said::Nothing;
     }
     match (only("code"), only("error")) {
-        (Some(code), None) if LinkCode::parse(&code).is_some() => Said::Code(code),
+        (Some(code), None) if LinkCode::parse(&code).is_some() => Said::Code(code.into()),
         (None, Some(_)) => Said::Refused,
         _ => Said::Nothing,
     }
@@ -182,19 +182,23 @@ mod tests {
     const STATE: &str = "AAAAAAAAAAAAAAAAAAAAAA";
     const CODE: &str = "BBBBBBBBBBBBBBBBBBBBBA";
 
-    fn said(line: &str, host: &str) -> Said {
-        read(format!("{line}\r\nUser-Agent: x\r\n{host}\r\n\r\n").as_bytes(), 49152, STATE)
+    /// Returns the code that a request has, `refused`, or `nothing`.
+    fn said(line: &str, host: &str) -> String {
+        match read(format!("{line}\r\nUser-Agent: x\r\n{host}\r\n\r\n").as_bytes(), 49152, STATE) {
+            Said::Code(code) => code.expose_secret().to_owned(),
+            Said::Refused => "refused".to_owned(),
+            Said::Nothing => "nothing".to_owned(),
+        }
     }
 
     #[test]
     fn only_the_one_request_with_the_number_is_the_answer() {
         let good = format!("GET /callback?code={CODE}&state={STATE} HTTP/1.1");
         let host = "Host: 127.0.0.1:49152";
-        assert_eq!(said(&good, host), Said::Code(CODE.to_owned()));
-        assert_eq!(
-            said(&format!("GET /callback?error=access_denied&state={STATE} HTTP/1.1"), host),
-            Said::Refused
-        );
+        assert_eq!(said(&good, host), CODE);
+        assert!(!format!("{:?}", Said::Code(CODE.into())).contains(CODE));
+        let refused = format!("GET /callback?error=access_denied&state={STATE} HTTP/1.1");
+        assert_eq!(said(&refused, host), "refused");
         for line in [
             good.replace("GET", "POST"),
             good.replace("/callback", "/callback/"),
@@ -209,7 +213,7 @@ mod tests {
             good.replace("&state", "&error=x&state"),
             format!("GET /callback?state={STATE} HTTP/1.1"),
         ] {
-            assert_eq!(said(&line, host), Said::Nothing, "{line}");
+            assert_eq!(said(&line, host), "nothing", "{line}");
         }
         for host in [
             "Host: localhost:49152",
@@ -218,7 +222,7 @@ mod tests {
             "Host: 127.0.0.1:49152\r\nHost: 127.0.0.1:49152",
             "X: y",
         ] {
-            assert_eq!(said(&good, host), Said::Nothing, "{host}");
+            assert_eq!(said(&good, host), "nothing", "{host}");
         }
     }
 

@@ -78,7 +78,7 @@ async fn send_all(
 ) -> Option<()> {
     let context = &console.integrations.context;
     loop {
-        if !visit.goes_on(console).await {
+        if !visit.is_still_valid(console).await {
             return None;
         }
         let memory =

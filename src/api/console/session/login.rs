@@ -11,7 +11,7 @@ use secrecy::ExposeSecret as _;
 use time::Duration;
 
 use super::gate::unrecognised;
-use super::pages::{Allowed, Login, NotALogin};
+use super::pages::{Allowed, InvalidLogin, Login};
 use super::proof;
 use super::visit::Visit;
 use crate::api::console::failure::Failure;
@@ -19,7 +19,7 @@ use crate::api::console::form::{Fields, Problems};
 use crate::api::console::interface::{Console, PageRequest};
 use crate::api::console::moments::Moment;
 use crate::api::console::pages::visible;
-use crate::domain::login::{Host, LoginRequest, USUAL};
+use crate::domain::login::{DEFAULT_LIFETIME, Host, LoginRequest};
 use crate::domain::{FieldError, Permission, Scope, Scopes, Token, Violations};
 use crate::secret::CodeChallenge;
 use crate::tokens::ActionError;
@@ -98,7 +98,7 @@ async fn preview(console: &Console, visit: &Visit, question: &Question) -> Resul
 }
 
 fn not_a_login(console: &Console, visit: &Visit, violations: Violations) -> Failure {
-    let page = NotALogin { frame: visit.frame() };
+    let page = InvalidLogin { frame: visit.frame() };
     match console.page(visit, StatusCode::BAD_REQUEST, &page) {
         Ok(page) => Failure::shown(violations, page),
         Err(failure) => failure,
@@ -148,7 +148,7 @@ impl Question {
         let challenge = violations.take("challenge", challenge);
         let host = violations.take("host", Host::parse(fields.get("host")));
         let lifetime = match fields.get("lifetime") {
-            "" => Ok(USUAL),
+            "" => Ok(DEFAULT_LIFETIME),
             text => number(text)
                 .ok_or(SECONDS)
                 .and_then(|seconds| LoginRequest::check_lifetime(Duration::seconds(seconds.into()))),

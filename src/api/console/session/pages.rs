@@ -130,6 +130,6 @@ pub(super) struct Allowed<'a> {
 /// Says that an address is not one that a program has made.
 #[derive(Template)]
 #[template(path = "session/not_a_login.html")]
-pub(super) struct NotALogin {
+pub(super) struct InvalidLogin {
     pub(super) frame: Frame,
 }

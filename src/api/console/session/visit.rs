@@ -48,7 +48,7 @@ impl Visit {
     }
 
     /// Returns whether the session and its token are still good, for an answer that goes on; judged anew.
-    pub(in crate::api::console) async fn goes_on(&mut self, console: &Console) -> bool {
+    pub(in crate::api::console) async fn is_still_valid(&mut self, console: &Console) -> bool {
         matches!(console.sessions.lasts(&self.key).await, Ok(true))
             && console.integrations.context.engine.judge_again(&mut self.credential).await.is_ok()
     }

@@ -25,7 +25,7 @@ use crate::tokens::disable::Usability;
 use crate::tokens::revoke::{RevocationExtent, RevokeToken, Right};
 
 /// How many tokens can be chosen: as many as a page of the list has.
-const MOST: usize = 25;
+const MAX_CHOSEN: usize = 25;
 
 /// Where it is shown what was done.
 const DONE: &str = "/tokens/chosen/done";
@@ -45,7 +45,7 @@ fn chosen_act(fields: &Fields<'_>) -> Act {
 fn chosen(fields: &Fields<'_>) -> Vec<TokenId> {
     let mut ids: Vec<TokenId> = Vec::new();
     for id in fields.all("id").filter_map(|id| TokenId::parse(id).ok()) {
-        if !ids.contains(&id) && ids.len() < MOST {
+        if !ids.contains(&id) && ids.len() < MAX_CHOSEN {
             ids.push(id);
         }
     }

@@ -7,7 +7,7 @@ use super::edit_form::EditForm;
 use super::expiration::ExpirationChoice;
 use super::notice::{self, Act};
 use super::pages::Edit;
-use super::subject::{Subject, failed, is_said_there, named, opened, sent};
+use super::subject::{Subject, failed, is_shown_in_form, named, opened, sent};
 use super::terms::Terms;
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::Problems;
@@ -106,7 +106,7 @@ pub(super) async fn save(
                 Err(_) => path,
             }))
         }
-        Err(error) if is_said_there(&error) => {
+        Err(error) if is_shown_in_form(&error) => {
             let explanation = of_action(&error);
             let problems = super::new::refused(&error, &expiration_choice);
             let said = problems.is_empty();

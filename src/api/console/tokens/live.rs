@@ -40,7 +40,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many tokens one message names; further ones are counted.
-const MOST: usize = 100;
+const MAX_CHANGES: usize = 100;
 
 /// How long a browser waits before it connects again, in milliseconds.
 const RETRY: &str = "retry: 2000\n";
@@ -176,7 +176,7 @@ impl News {
     }
 
     fn collect(&self, batch: &Batch, collected: &mut Collected) {
-        if !batch.goes_on {
+        if !batch.is_continuous {
             collected.add(1);
         }
         self.take(&batch.changes, collected);
@@ -186,7 +186,7 @@ impl News {
     /// Takes those changes that the list may show.
     fn take(&self, changes: &[Change], collected: &mut Collected) {
         for change in changes.iter().filter(|change| self.concerns(change)) {
-            if collected.changes.len() < MOST || collected.changes.contains_key(&change.id) {
+            if collected.changes.len() < MAX_CHANGES || collected.changes.contains_key(&change.id) {
                 collected.changes.insert(change.id, change.clone());
             } else {
                 collected.add(1);
@@ -218,7 +218,7 @@ impl News {
 
     /// Sends what was collected, or a sign of life, if the session goes on.
     async fn send(&mut self, mut collected: Collected, now: OffsetDateTime) -> Option<()> {
-        if !self.visit.goes_on(&self.console).await {
+        if !self.visit.is_still_valid(&self.console).await {
             return None;
         }
         self.visit.caller().require(Permission::See).ok()?;

@@ -9,7 +9,7 @@ use tracing::{Span, field};
 use super::expiration::ExpirationChoice;
 use super::new_form::NewForm;
 use super::pages::New;
-use super::subject::{failed, is_said_there, opened, sent};
+use super::subject::{failed, is_shown_in_form, opened, sent};
 use super::terms::Terms;
 use crate::admission::fair_limiter::Refused;
 use crate::api::console::failure::{Explanation, Failure, foreign_form, of_action, policy};
@@ -79,7 +79,7 @@ pub(super) async fn generate(console: &Console, page_request: &PageRequest) -> R
             Span::current().record("user.id", field::display(created.token.user_id.as_str()));
             Ok(go_to(&format!("/tokens/created/{nonce}")))
         }
-        Err(error) if is_said_there(&error) => {
+        Err(error) if is_shown_in_form(&error) => {
             let Explanation { status, title, text } = of_action(&error);
             let exists = matches!(error, ActionError::RequestIdReused | ActionError::Unrepeatable(_));
             let problems = refused(&error, &form.expiration_choice);

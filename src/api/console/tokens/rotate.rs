@@ -9,7 +9,7 @@ use super::expiration::ExpirationChoice;
 use super::new::with_nonce;
 use super::notice::{self, Act};
 use super::pages::Rotate;
-use super::subject::{Subject, failed, is_said_there, named, opened, sent};
+use super::subject::{Subject, failed, is_shown_in_form, named, opened, sent};
 use super::terms::Terms;
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Explanation, Failure, foreign_form, of_action, policy};
@@ -159,7 +159,7 @@ pub(super) async fn rotate(
                 Err(_) => path,
             }))
         }
-        Err(error) if is_said_there(&error) => {
+        Err(error) if is_shown_in_form(&error) => {
             let Explanation { status, text, .. } = of_action(&error);
             let exists = matches!(error, ActionError::RequestIdReused | ActionError::Unrepeatable(_));
             let problems = refused(&error, &expiration_choice);

@@ -74,7 +74,7 @@ pub(in crate::api::console) async fn sent(
 }
 
 /// Returns whether an error is said on the page of its form: the person can do something about it there.
-pub(in crate::api::console) fn is_said_there(error: &ActionError) -> bool {
+pub(in crate::api::console) fn is_shown_in_form(error: &ActionError) -> bool {
     matches!(
         error,
         ActionError::LastRoot(_)

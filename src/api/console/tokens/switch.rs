@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::notice::{self, Act};
 use super::pages::Switch;
-use super::subject::{Subject, failed, is_said_there, named, opened, sent};
+use super::subject::{Subject, failed, is_shown_in_form, named, opened, sent};
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Fields, Problems};
@@ -96,7 +96,7 @@ pub(super) async fn act(
             let (path, id) = (format!("/tokens/{}", about.0), about.0.to_string());
             Ok(go_to(&notice::address(&visit, &path, act, &id, switched.effective_time)))
         }
-        Err(error) if is_said_there(&error) => {
+        Err(error) if is_shown_in_form(&error) => {
             let mut page = question(console, &visit, about, &fields, Problems::default()).await?;
             let explanation = of_action(&error);
             page.outcome = Some(explanation.text);

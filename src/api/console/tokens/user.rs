@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::notice::{self, Act};
 use super::pages::UserRevocation;
 use super::revoke::confirmed;
-use super::subject::{failed, is_said_there, opened, sent};
+use super::subject::{failed, is_shown_in_form, opened, sent};
 use super::view::TokenView;
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
@@ -123,7 +123,7 @@ pub(super) async fn revoke(console: &Console, page_request: &PageRequest) -> Res
             let path = owner.at(PATH);
             Ok(go_to(&notice::address(&visit, &path, Act::Revoked, &owner.subject(), revoked.effective_time)))
         }
-        Err(error) if is_said_there(&error) => {
+        Err(error) if is_shown_in_form(&error) => {
             let mut page = question(console, &visit, &fields, Problems::default()).await?;
             let explanation = of_action(&error);
             page.outcome = Some(explanation.text);

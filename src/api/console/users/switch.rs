@@ -13,7 +13,7 @@ use crate::api::console::pages::visible;
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::api::console::tokens::notice::{self, Act};
-use crate::api::console::tokens::subject::{failed, is_said_there, opened, sent};
+use crate::api::console::tokens::subject::{failed, is_shown_in_form, opened, sent};
 use crate::domain::root::LastRoot;
 use crate::domain::{Permission, RevokeReason};
 use crate::secret::TokenId;
@@ -100,7 +100,7 @@ async fn switch(console: &Console, page_request: &PageRequest, act: Act) -> Resu
             let path = owner.at(if act == Act::Disabled { "/users/disable" } else { "/users/enable" });
             Ok(go_to(&notice::address(&visit, &path, act, &owner.subject(), switched.effective_time)))
         }
-        Err(error) if is_said_there(&error) => {
+        Err(error) if is_shown_in_form(&error) => {
             let explanation = of_action(&error);
             let mut page = question(&visit, act, &fields, Problems::default());
             page.outcome = Some(explanation.text);
