@@ -10,6 +10,7 @@ mod guard;
 mod links;
 mod list;
 mod live;
+mod login_page;
 mod logins;
 mod mine;
 mod own_sessions;
