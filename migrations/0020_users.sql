@@ -3,8 +3,8 @@
 ALTER TABLE tokens
     -- Who user_id names: a person, or a service account. A person and a service account of one id are two owners.
     ADD COLUMN owner_kind text COLLATE "C" NOT NULL DEFAULT 'user',
-    -- Since when its user is disabled; null: the user is not. On each row, so that whoever judges a token needs its
-    -- row alone, and replicas hear of it as of any other change. Apart from disable_time: enabling the user must not
+    -- Since when its user is disabled; null: the user is not. On each row: a verdict needs the token's row
+    -- alone, and replicas hear of it as of any other change. Apart from disable_time: enabling the user must not
     -- enable a token that was disabled by itself.
     ADD COLUMN user_disable_time timestamptz NULL,
     ADD CONSTRAINT tokens_owner_kind_check CHECK (owner_kind IN ('user', 'service')) NOT VALID,
@@ -15,8 +15,8 @@ ALTER TABLE tokens
 -- squawk-ignore require-concurrent-index-creation
 CREATE INDEX tokens_owner_idx ON tokens (organization_id, user_id, owner_kind);
 
--- The users for whom no token may be created. Whoever creates one reads this under the lock of its owner, which who
--- inserts or deletes a row here holds alone. They need not have tokens.
+-- The users for whom no token may be created. A creation reads this under the lock of its owner, which is
+-- held alone where a row is inserted or deleted here. They need not have tokens.
 CREATE TABLE disabled_users (
     organization_id text COLLATE "C" NOT NULL,
     user_id text COLLATE "C" NOT NULL,

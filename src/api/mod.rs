@@ -8,5 +8,7 @@ pub mod error;
 pub mod grpc;
 pub mod health;
 pub mod http;
+pub mod limits;
+pub mod origin;
 pub mod proto;
 pub mod status;

@@ -26,6 +26,7 @@ mod output;
 mod owner_kind;
 mod policy;
 mod private_postgres;
+mod request_id;
 mod rpc_error;
 mod rules;
 mod secret;

@@ -7,7 +7,7 @@ use super::declared::Sources;
 use super::integrations::origins;
 use super::settings::{ConsoleSettings, Storage};
 use super::values::ConsoleListen;
-use crate::api::grpc::Origin;
+use crate::api::origin::Origin;
 
 /// Where the console is served beside a private Postgres.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50080);

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use super::ConfigError;
 use super::declared::Sources;
 use super::values::TrustedProxies;
-use crate::api::grpc::Origin;
 use crate::api::http::config::{IntegrationsConfig, TokenReviewConfig};
 use crate::api::http::identity::IdentityHeaders;
+use crate::api::origin::Origin;
 use crate::domain::{OrganizationId, Scope};
 
 pub(super) fn integrations(

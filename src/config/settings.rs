@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::values::LogFilter;
-use crate::api::grpc::Origin;
 use crate::api::http::config::IntegrationsConfig;
+use crate::api::origin::Origin;
 use crate::domain::CertificateMappings;
 use crate::jobs::retention::Retention;
 use crate::secret::{DurableCost, Keyring, Prefix};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::api::grpc::Origin;
 use crate::api::http::config::IntegrationsConfig;
+use crate::api::origin::Origin;
 use crate::domain::CertificateMappings;
 use crate::jobs::reload::Origins;
 use crate::jobs::retention::Retention;

@@ -25,11 +25,12 @@ use crate::api::console::Site;
 use crate::api::context::Context;
 use crate::api::drain::{DrainSignal, DrainTrigger};
 use crate::api::grpc::{
-    ConcurrencyLimit, Direct, ExtAuthz, GrpcWeb, LoginApi, MAX_CHECK_BYTES, MAX_REQUEST_BYTES, Methods,
-    Reflected, Reflection, ReservedBody, TokenApi, Transport, envoy,
+    ConcurrencyLimit, Direct, ExtAuthz, GrpcWeb, LoginApi, MAX_CHECK_BYTES, Methods, Reflected, Reflection,
+    ReservedBody, TokenApi, Transport, envoy,
 };
 use crate::api::health::{self, Health};
 use crate::api::http::integrations::Integrations;
+use crate::api::limits::MAX_REQUEST_BYTES;
 use crate::api::{self, grpc, http, proto};
 use crate::auth::sessions::Sessions;
 use crate::changefeed::announce;

@@ -94,7 +94,7 @@ impl Transaction {
         organization_id: &OrganizationId,
         user_id: &UserId,
     ) -> Result<u64, StoreError> {
-        // The links first: whoever uses one at this moment has then opened the session that ends below.
+        // The links first: one that is used at this moment has then opened the session that ends below.
         let links = sqlx::query!(
             "DELETE FROM console_links
              WHERE portal_organization_id = $1 AND portal_user_id = $2 AND consume_time IS NULL",

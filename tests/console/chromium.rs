@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokend::api::grpc::Origin;
+use tokend::api::origin::Origin;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{CreateTokenRequest, Policy, UpdatePolicyRequest, Verdict};
 use tokio::io::AsyncWriteExt as _;

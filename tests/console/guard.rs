@@ -1,6 +1,6 @@
 //! What every request has to pass, and what every answer carries: names, headers, and that getting pages changes nothing.
 
-use tokend::api::grpc::Origin;
+use tokend::api::origin::Origin;
 
 use super::{OWN, Person, cookie, hidden, sign_in};
 use crate::support::http::{send, send_by_name};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use prost_types::Duration;
-use tokend::api::grpc::Origin;
+use tokend::api::origin::Origin;
 use tokend::api::proto::{
     CreatePortalSessionRequest, CreateTokenRequest, CreateTokenResponse, Grant, RevokePortalSessionsRequest,
 };

@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
-use tokend::api::grpc::Origin;
 use tokend::api::http::config::{IntegrationsConfig, TokenReviewConfig};
+use tokend::api::origin::Origin;
 use tokend::api::proto::{Consistency, VerifyRequest};
 use tokend::domain::{Network, Networks, Scope};
 

@@ -10,7 +10,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Html;
 use axum::routing::{get, post};
 use serde_json::{Value, json};
-use tokend::api::grpc::Origin;
+use tokend::api::origin::Origin;
 use tokend::api::proto::ListTokensRequest;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;

@@ -5,8 +5,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use prost::Message;
 use sqlx::Connection as _;
-use tokend::api::grpc::{MAX_REQUEST_BYTES, Origin};
 use tokend::api::http::config::IntegrationsConfig;
+use tokend::api::limits::MAX_REQUEST_BYTES;
+use tokend::api::origin::Origin;
 use tokend::api::proto::{
     Consistency, GetTokenRequest, GetTokenResponse, Verdict, VerifyRequest, VerifyResponse,
 };

@@ -4,8 +4,8 @@
 use h2::RecvStream;
 use h2::client::SendRequest;
 use prost::Message;
-use tokend::api::grpc::Origin;
 use tokend::api::http::config::IntegrationsConfig;
+use tokend::api::origin::Origin;
 use tokend::api::proto::{
     CreateTokenRequest, GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, WatchTokensRequest,
 };

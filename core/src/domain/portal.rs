@@ -1,5 +1,5 @@
 //! A portal session: a person whom a caller vouches for manages their own tokens, within what that caller may give.
-//! Stored by the store, judged by access control. Knows no times: whoever reads a session judges whether it is over.
+//! Stored by the store, judged by access control. Has no times: the reader of a session judges whether it is over.
 
 use std::hash::{Hash, Hasher};
 

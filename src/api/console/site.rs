@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, Uri};
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::api::grpc::Origin;
+use crate::api::origin::Origin;
 use crate::secret::SessionKey;
 
 /// The names of loopback. Links use the first: cookies ignore ports, and no other service is called so.

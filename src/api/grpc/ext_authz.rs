@@ -10,7 +10,6 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tonic::{Request, Response, Status};
 
-use super::MAX_REQUEST_BYTES;
 use crate::admission::request_reader::TooLong;
 use crate::api::http::client_address::FORWARDED;
 use crate::api::http::form::Form;
@@ -19,6 +18,7 @@ use crate::api::http::identity::{Identity, IdentityHeaders};
 use crate::api::http::integrations::{Integrations, Requirements};
 use crate::api::http::refusal::Refusal;
 use crate::api::http::{client_address, presented};
+use crate::api::limits::MAX_REQUEST_BYTES;
 use crate::api::status::check_code;
 use crate::auth::peer::Peer;
 use crate::domain::{FieldError, OrganizationId};

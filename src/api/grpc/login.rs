@@ -9,13 +9,13 @@ use secrecy::ExposeSecret as _;
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
-use super::MAX_REQUEST_BYTES;
 use super::call::{LONGEST_ANSWER, conclude, timeout, traceparent};
 use super::reserved_body::ResponseReservation;
 use super::server::login_service_server::{LoginService, LoginServiceServer};
 use super::token_api::TokenApi;
 use crate::admission::fair_limiter::Refused;
 use crate::api::error::CallError;
+use crate::api::limits::MAX_REQUEST_BYTES;
 use crate::api::proto::{
     ExchangeLoginCodeRequest, ExchangeLoginCodeResponse, GetLoginPageRequest, GetLoginPageResponse,
 };

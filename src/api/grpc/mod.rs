@@ -36,12 +36,9 @@ pub use reflection::{Reflected, Reflection};
 #[doc(hidden)]
 pub use reply::VerifyReply;
 pub use reserved_body::ReservedBody;
-pub use serve::{MAX_HEADER_BYTES, Transport, serve};
+pub use serve::{Transport, serve};
 pub use token_api::TokenApi;
-pub use web::{GrpcWeb, Origin};
-
-/// The largest request message that is read, in bytes.
-pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+pub use web::GrpcWeb;
 
 /// The most header fields of a request: each takes about a hundred bytes of memory in addition to
 /// its text. For HTTP/1, hyper's own limit applies.

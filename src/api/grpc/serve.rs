@@ -16,13 +16,11 @@ use tonic::codegen::http::Request;
 
 use super::fast_path::Direct;
 use crate::api::drain::{DrainSignal, DrainTrigger};
+use crate::api::limits::MAX_HEADER_BYTES;
 use crate::auth::peer::Peer;
 use crate::transport::connection::Connection;
 use crate::transport::inline::{InlineConnection, InlineExecutor};
 use crate::transport::listener::Incoming;
-
-/// The most bytes of metadata of a call, and of the head of an HTTP/1 request.
-pub const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
 /// The most unread bytes of a call. A message may be longer, since it is read as it arrives.
 const STREAM_WINDOW: u32 = 16 * 1024;

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::MAX_REQUEST_BYTES;
 use super::server::token_service_server::TokenServiceServer;
 use crate::api::context::Context;
+use crate::api::limits::MAX_REQUEST_BYTES;
 use crate::changefeed::hub::Hub;
 use crate::secret::CurrentKeyring;
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::identity::IdentityHeaders;
-use crate::api::grpc::Origin;
+use crate::api::origin::Origin;
 use crate::domain::{Networks, OrganizationId, Scope};
 
 /// The configuration of the integrations.

@@ -24,7 +24,7 @@ use tower::ServiceExt as _;
 use crate::admission::received::Received;
 use crate::admission::request_memory::{ConnectionRequests, RequestLimiter};
 use crate::admission::request_reader::{ReadError, Whole};
-use crate::api::grpc::{MAX_HEADER_BYTES, MAX_REQUEST_BYTES};
+use crate::api::limits::{MAX_HEADER_BYTES, MAX_REQUEST_BYTES};
 use crate::auth::peer::Peer;
 use crate::transport::connection::{Connection, ended_by};
 use crate::transport::listener::Incoming;

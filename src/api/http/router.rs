@@ -13,7 +13,7 @@ use axum::routing::{any, post};
 use super::config::TokenReviewConfig;
 use super::integrations::Integrations;
 use super::refusal::{Refusal, ResponseParts};
-use crate::api::grpc::MAX_REQUEST_BYTES;
+use crate::api::limits::MAX_REQUEST_BYTES;
 use crate::auth::peer::Peer;
 use crate::domain::access::denial::plain;
 

@@ -11,7 +11,7 @@ use tokend_client::{Connection, ErrorKind, Repeatable};
 use super::file::{Locked, LoginFile, StoredLogin};
 use crate::cli::CommandError;
 use crate::cli::client_error::ClientError;
-use crate::cli::token::new_request_id;
+use crate::cli::request_id::new_request_id;
 use crate::clock;
 use crate::config::Environment;
 

@@ -15,6 +15,7 @@ use super::grant::GrantFlags;
 use crate::cli::CommandError;
 use crate::cli::client::{AddressFlag, Client, ClientError};
 use crate::cli::output::{remark, write_json_line};
+use crate::cli::request_id::new_request_id;
 use crate::cli::secret_output::{OutputFlag, SecretOutput};
 use crate::cli::times::{parse_time, parse_ttl};
 use crate::cli::token_fields::{TokenJson, token_lines};
@@ -84,7 +85,7 @@ pub(super) struct RequestIdFlag {
 impl RequestIdFlag {
     /// Returns the given id, or a new one.
     pub(super) fn or_new(self) -> Result<String, CommandError> {
-        self.request_id.map_or_else(super::new_request_id, Ok)
+        self.request_id.map_or_else(new_request_id, Ok)
     }
 }
 

@@ -19,11 +19,8 @@ pub(super) use verify::NOT_VALID;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use rand::TryRng as _;
-use zeroize::Zeroizing;
 
 use super::{CommandError, single_threaded};
-use crate::clock;
 use crate::config::Environment;
 
 pub(super) const CALLER: &str = "Environment: TOKEND_SECRET holds the caller's own secret; otherwise \
@@ -100,11 +97,4 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
         }
         Ok(ExitCode::SUCCESS)
     })
-}
-
-/// Creates the id of a request that may be repeated. Shown only to the caller, if the response is lost.
-pub(super) fn new_request_id() -> Result<String, CommandError> {
-    let mut bytes = Zeroizing::new([0; 16]);
-    clock::randomness().try_fill_bytes(bytes.as_mut_slice()).map_err(CommandError::Random)?;
-    Ok(uuid::Builder::from_random_bytes(*bytes).into_uuid().to_string())
 }

@@ -1,7 +1,7 @@
 //! The settings of the integrations.
 
 use super::*;
-use crate::api::grpc::Origin;
+use crate::api::origin::Origin;
 
 #[test]
 fn only_named_proxies_are_trusted_and_never_all_networks() {

@@ -38,7 +38,7 @@ export const tokens = {
     const shown = page.url();
     assert.ok(!shown.includes(secret.slice(30)));
     await look(page, "created");
-    // Whoever leaves without having copied is asked back.
+    // A person who leaves without having copied is asked.
     const asked = page.waitForEvent("dialog");
     await page.locator("h1").click();
     const leaving = page.reload().catch(() => {});

@@ -121,7 +121,7 @@ async fn close(console: &Console, page_request: &PageRequest) -> Result<Response
     if let Err(error) = console.sessions.end(&key).await {
         return Err(unrecognised(console, page_request, error).await);
     }
-    // Whoever came by a portal session has no secret to sign in with.
+    // A person in a portal session has no secret to sign in with.
     let next = if console.site.has_portal(&page_request.headers) { "/portal" } else { "/sign-in" };
     Ok(with_cookie(go_to(next), &console.site.set_cookie(&page_request.headers, None)))
 }

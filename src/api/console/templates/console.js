@@ -62,7 +62,7 @@
     formData.set("text", [...new Set(formData.get("text").match(words) ?? [])].join("\n"));
   });
 
-  // Copying, and asking back whoever leaves without having copied.
+  // Copying, and asking a person who leaves without having copied.
   const secret = one("#secret[role=textbox]");
   if (secret) {
     const [button, said, done] = [one("#copy"), one("#copied"), one("#done")];

@@ -7,7 +7,7 @@ use prost::Message;
 use prost::bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use tonic::Status;
 
-use crate::api::grpc::MAX_REQUEST_BYTES;
+use crate::api::limits::MAX_REQUEST_BYTES;
 use crate::api::status;
 
 const PREFIX: usize = 5;
