@@ -19,7 +19,7 @@ pub use crate::connection_error::SourceError;
 /// The interval between two reads of a source, and the shortest one after tokend has refused its
 /// secret; in nanoseconds.
 const INTERVAL: i64 = 5_000_000_000;
-const AT_MOST: i64 = 100_000_000;
+const MAX_INTERVAL: i64 = 100_000_000;
 
 type ReadSecret = dyn Fn() -> Result<SecretString, SourceError> + Send + Sync;
 
@@ -88,7 +88,7 @@ impl Credential {
 
     /// Returns whether there is another secret than this one, which tokend has refused.
     pub(crate) fn differs_from(&self, refused: &Arc<CurrentSecret>) -> bool {
-        self.refresh(AT_MOST);
+        self.refresh(MAX_INTERVAL);
         !Arc::ptr_eq(&self.current.load(), refused)
     }
 

@@ -19,7 +19,7 @@ use crate::retry::pause;
 use crate::verification::Verification;
 
 /// The most requests that wait for an answer, and the most that wait to be sent.
-const MOST: usize = 1024;
+const MAX_IN_FLIGHT: usize = 1024;
 
 /// A request, and the channel for its answer.
 struct QueuedRequest {
@@ -37,7 +37,7 @@ pub(crate) struct Multiplex {
 
 impl Multiplex {
     pub(crate) fn start(client: &Client) -> Self {
-        let (queue, received) = mpsc::channel(MOST);
+        let (queue, received) = mpsc::channel(MAX_IN_FLIGHT);
         let mut task = JoinSet::new();
         task.spawn(StreamTask { client: client.clone(), queue: received, unanswered: VecDeque::new() }.run());
         Self { queue, timeout: client.call_timeout(), _task: Arc::new(task) }
@@ -104,7 +104,7 @@ impl StreamTask {
     /// Sends requests and returns answers over one call until it ends; unanswered requests are
     /// kept for the next. `Ok` if something was answered.
     async fn run_stream(&mut self) -> Result<(), Error> {
-        let (sender, receiver) = mpsc::channel(2 * MOST);
+        let (sender, receiver) = mpsc::channel(2 * MAX_IN_FLIGHT);
         let mut raw = self.client.generated();
         let opened = raw.verify_stream(ReceiverStream::new(receiver));
         let opened = tokio::time::timeout(self.client.call_timeout(), opened).await;
@@ -156,7 +156,7 @@ impl StreamTask {
                         return if answered && passing { Ok(()) } else { Err(error) };
                     }
                 },
-                queued = self.queue.recv(), if waiting.len() < MOST => {
+                queued = self.queue.recv(), if waiting.len() < MAX_IN_FLIGHT => {
                     let Some(queued) = queued else { return Ok(()) };
                     if waiting.is_empty() {
                         received = Instant::now();

@@ -7,7 +7,7 @@ use tokend_core::boot_instant::BootInstant;
 use crate::error::Error;
 
 /// How long nothing may fail for an outage to be over, in nanoseconds.
-const QUIET: i64 = 30_000_000_000;
+const QUIET_NANOS: i64 = 30_000_000_000;
 
 /// The time of the last failure, by the boot clock in nanoseconds.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Outage {
 
     /// Records a failure; returns whether it is the first for a while.
     fn begins(&self, now: BootInstant) -> bool {
-        now.boot - self.0.swap(now.boot, Ordering::Relaxed) > QUIET
+        now.boot - self.0.swap(now.boot, Ordering::Relaxed) > QUIET_NANOS
     }
 }
 

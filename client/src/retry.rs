@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::random;
 
 /// The longest first pause; it doubles with each further one, up to the longest of all.
-const FIRST: Duration = Duration::from_millis(25);
+const FIRST_DELAY: Duration = Duration::from_millis(25);
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// The most attempts of a call, and its timeout including all of them.
@@ -69,7 +69,7 @@ impl Retries {
 
 /// Returns a random pause after this attempt, counted from 1, up to a bound that doubles.
 pub(crate) fn pause(attempt: u32) -> Duration {
-    let most = FIRST.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST);
+    let most = FIRST_DELAY.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST);
     most.mul_f64(random::random::<f64>())
 }
 
@@ -122,7 +122,7 @@ mod tests {
     fn pauses_grow_up_to_a_bound() {
         for attempt in 1..40 {
             assert!(pause(attempt) <= LONGEST);
-            assert!(attempt > 1 || pause(attempt) <= FIRST);
+            assert!(attempt > 1 || pause(attempt) <= FIRST_DELAY);
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::runtime::deadline;
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most waiters of one key: more could not be served within their deadlines.
-const MOST_WAITING: usize = 256;
+const MAX_WAITING: usize = 256;
 
 /// Grants permits; cheap to clone.
 #[derive(Debug)]
@@ -106,10 +106,10 @@ impl<K: Hash + Eq + Copy> Inner<K> {
         {
             let mut state = self.lock();
             let entry = state.by_key.entry(key).or_default();
-            if entry.waiting.len() >= MOST_WAITING {
+            if entry.waiting.len() >= MAX_WAITING {
                 entry.waiting.retain(|sender| !sender.is_closed());
             }
-            if entry.waiting.len() >= MOST_WAITING {
+            if entry.waiting.len() >= MAX_WAITING {
                 return Err(Refused::OverShare);
             }
             entry.waiting.push_back(sender);
@@ -254,10 +254,10 @@ mod tests {
             tokio::spawn(async move { drop(limiter.acquire(key).await.unwrap()) })
         };
         let mut crowd = Vec::new();
-        for _ in 0..MOST_WAITING {
+        for _ in 0..MAX_WAITING {
             crowd.push(served('a'));
         }
-        while limiter.0.lock().by_key.get(&'a').is_none_or(|entry| entry.waiting.len() < MOST_WAITING) {
+        while limiter.0.lock().by_key.get(&'a').is_none_or(|entry| entry.waiting.len() < MAX_WAITING) {
             tokio::task::yield_now().await;
         }
         assert_eq!(limiter.acquire('a').await.unwrap_err(), Refused::OverShare);

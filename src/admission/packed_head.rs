@@ -5,7 +5,7 @@ use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 /// The headers whose table is not counted, and the bytes of each further one in it.
-const FEW: usize = 32;
+const UNCOUNTED_HEADERS: usize = 32;
 const OF_TABLE: usize = 104;
 
 /// The text of a request's head.
@@ -40,7 +40,7 @@ impl From<Parts> for PackedHead {
 impl PackedHead {
     /// Returns how many bytes it takes; with those of a long table of headers, which it takes again once it is unpacked.
     pub(crate) fn size(&self) -> usize {
-        let table = self.headers.saturating_sub(FEW).saturating_mul(OF_TABLE);
+        let table = self.headers.saturating_sub(UNCOUNTED_HEADERS).saturating_mul(OF_TABLE);
         self.text.len().saturating_add(table)
     }
 

@@ -5,10 +5,10 @@ use axum::body::Bytes;
 use prost::bytes::BytesMut;
 
 /// The least growth of the first piece, in bytes; a larger one grows by an eighth.
-const GROWTH: usize = 64;
+const MIN_GROWTH: usize = 64;
 
 /// The bytes of a piece. The first one is smaller until it is full.
-const PIECE: usize = 4 * 1024;
+const PIECE_BYTES: usize = 4 * 1024;
 
 /// Received bytes.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Received {
         }
         while !bytes.is_empty() {
             if self.more.last().is_none_or(|last| last.len() == last.capacity()) {
-                self.more.push(BytesMut::with_capacity(PIECE));
+                self.more.push(BytesMut::with_capacity(PIECE_BYTES));
             }
             if let Some(last) = self.more.last_mut() {
                 let room = last.capacity().saturating_sub(last.len());
@@ -62,12 +62,12 @@ impl Received {
 
     /// Appends to the first piece, and returns what does not fit.
     fn append_to_first<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let room = PIECE.max(self.first.capacity()).saturating_sub(self.first.len());
+        let room = PIECE_BYTES.max(self.first.capacity()).saturating_sub(self.first.len());
         let (now, later) = bytes.split_at(room.min(bytes.len()));
         let length = self.first.len().saturating_add(now.len());
         if self.first.capacity() < length {
-            let grown = length.saturating_add((length / 8).max(GROWTH));
-            let mut larger = BytesMut::with_capacity(grown.min(PIECE));
+            let grown = length.saturating_add((length / 8).max(MIN_GROWTH));
+            let mut larger = BytesMut::with_capacity(grown.min(PIECE_BYTES));
             larger.extend_from_slice(&self.first);
             self.first = larger;
         }
@@ -118,7 +118,11 @@ mod tests {
             let mut received = Received::default();
             for part in bytes.chunks(length) {
                 received.append(part);
-                let spare = if received.len() > PIECE { PIECE } else { (received.len() / 8).max(GROWTH) };
+                let spare = if received.len() > PIECE_BYTES {
+                    PIECE_BYTES
+                } else {
+                    (received.len() / 8).max(MIN_GROWTH)
+                };
                 assert!(received.capacity() <= received.len() + spare, "{}", received.len());
             }
             assert_eq!(received.len(), bytes.len());

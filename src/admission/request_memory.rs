@@ -18,7 +18,7 @@ const CONNECTION_BYTES: usize = 340 * 1024;
 const KNOWN_CONNECTION_BYTES: usize = 1024 * 1024;
 
 /// The bytes of an open request in addition to what was sent: its future, and its entries in HTTP's tables.
-const OPEN: usize = 3 * 1024;
+const OPEN_REQUEST_BYTES: usize = 3 * 1024;
 
 /// Limits the bytes of the requests of all connections.
 #[derive(Debug, Clone)]
@@ -170,7 +170,7 @@ impl ConnectionRequests {
     /// # Errors
     /// [`Refused`]: the connection, its address or all together have too much unfinished.
     pub fn open(self: &Arc<Self>, bytes: usize) -> Result<Reservation, Refused> {
-        self.reserve(OPEN + bytes)
+        self.reserve(OPEN_REQUEST_BYTES + bytes)
     }
 
     /// Takes bytes of the connection, and returns how many it had before.
@@ -264,7 +264,7 @@ mod tests {
         let known = Arc::new(AtomicBool::new(false));
         let connection = limiter.connection(address(1), Arc::clone(&known));
         let open = || (0..256).map_while(|_| connection.open(0).ok()).collect::<Vec<_>>().len();
-        assert_eq!(open(), CONNECTION_BYTES / OPEN);
+        assert_eq!(open(), CONNECTION_BYTES / OPEN_REQUEST_BYTES);
         known.store(true, Ordering::Relaxed);
         assert_eq!(open(), 256);
     }

@@ -17,7 +17,7 @@ use super::received::Received;
 use super::request_memory::{ConnectionRequests, Reservation};
 
 /// From this length on, a request that arrived at once is counted until it is answered.
-const LARGE: usize = 4 * 1024;
+const LARGE_BYTES: usize = 4 * 1024;
 
 /// Why a request is not read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +100,7 @@ impl ConnectionRequests {
                 reservation.finish(packed.size() + received.capacity());
                 (packed.unpack(), Some(reservation))
             }
-            Head::Read(parts) if received.len() >= LARGE => {
+            Head::Read(parts) if received.len() >= LARGE_BYTES => {
                 let mut whole = self.reserve(received.len())?;
                 whole.finish(received.len());
                 (parts, Some(whole))

@@ -24,7 +24,7 @@ const QUEUE_PER_PERMIT: usize = 64;
 const RESERVE: usize = 8;
 
 /// How often a waiting reservation is tried again.
-const LOOK: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Why a response is not built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -146,7 +146,7 @@ impl ResponseMemory {
         let until = Instant::now() + timeout;
         loop {
             match take(&self.bytes, share, bytes.min(self.all / 4)) {
-                Err(_) if Instant::now() < until => tokio::time::sleep(LOOK).await,
+                Err(_) if Instant::now() < until => tokio::time::sleep(RETRY_INTERVAL).await,
                 outcome => return self.counted(outcome),
             }
         }

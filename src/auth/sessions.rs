@@ -17,7 +17,7 @@ use crate::store::{Store, StoreError, Which};
 use crate::verify::{AuthenticateError, ClientKey, Credential, Engine, Unknown};
 
 /// How many sessions are looked up at once: a client that makes up cookies leaves Postgres to others.
-const LOOKUPS: usize = 4;
+const MAX_LOOKUPS: usize = 4;
 
 /// As [`SessionError::Over`], of a portal session.
 const PORTAL_OVER: SessionError = SessionError::Credential(CredentialError::PortalOver);
@@ -71,7 +71,7 @@ impl Sessions {
     /// Keeps sessions in this store, and has their tokens judged by this engine.
     #[must_use]
     pub fn new(store: Store, engine: Arc<Engine>) -> Self {
-        Self { store, engine, lookups: FairQueue::new(LOOKUPS) }
+        Self { store, engine, lookups: FairQueue::new(MAX_LOOKUPS) }
     }
 
     /// Opens a session for a credential whose secret has just been proven, or whose link was used. Returns its key;

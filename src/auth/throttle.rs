@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use crate::domain::PeerNetwork;
 
 /// How many failures are free, and the interval after which one of them is forgotten.
-const FREE: u32 = 10;
+const FREE_FAILURES: u32 = 10;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(2);
 
 /// The delay of the first failure that is not free; it doubles with each.
 const FIRST_DELAY: Duration = Duration::from_millis(20);
-const LONGEST_DELAY: Duration = Duration::from_secs(2);
+const MAX_DELAY: Duration = Duration::from_secs(2);
 
 /// How many networks are remembered, and how many responses are delayed at once.
-const NETWORKS: usize = 4096;
+const MAX_NETWORKS: usize = 4096;
 const MAX_DELAYED: usize = 1024;
 
 /// Remembers failures.
@@ -50,16 +50,16 @@ impl Failures {
     }
 
     fn delay(self) -> Duration {
-        match self.count.checked_sub(FREE + 1) {
+        match self.count.checked_sub(FREE_FAILURES + 1) {
             None => Duration::ZERO,
-            Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(16)).min(LONGEST_DELAY),
+            Some(doublings) => FIRST_DELAY.saturating_mul(1 << doublings.min(16)).min(MAX_DELAY),
         }
     }
 }
 
 impl FailedAuthThrottle {
     pub(crate) fn new() -> Self {
-        Self { failures: Cache::new(NETWORKS), delayed: Semaphore::new(MAX_DELAYED) }
+        Self { failures: Cache::new(MAX_NETWORKS), delayed: Semaphore::new(MAX_DELAYED) }
     }
 
     /// Counts a failure from this address and delays its response. Returns `false` if so many
@@ -93,7 +93,7 @@ mod tests {
         }
         assert!(delays[..10].iter().all(Duration::is_zero));
         assert_eq!(delays[10..13], [20, 40, 80].map(Duration::from_millis));
-        assert_eq!(delays[29], LONGEST_DELAY);
+        assert_eq!(delays[29], MAX_DELAY);
         let later = Failures::next(failures, begin + FORGOTTEN_AFTER * 25);
         assert_eq!(later.delay(), Duration::ZERO);
     }

@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// The delay before a failed poll is retried.
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The longest time a poll may take before its connection is dropped.
 const POLL_DEADLINE: Duration = Duration::from_millis(1_500);
@@ -29,7 +29,7 @@ const POLL_DEADLINE: Duration = Duration::from_millis(1_500);
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The interval at which the replica's row is renewed: well within its lease.
-const RENEWAL: Duration = Duration::from_secs(LEASE.as_secs() / 4);
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(LEASE.as_secs() / 4);
 
 /// What has changed in the database, as far as is known.
 #[derive(Debug, Clone, Copy)]
@@ -149,7 +149,7 @@ impl Feed {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(error, "the feed cannot follow the database; trying again");
                     }
-                    RETRY.min(interval)
+                    RETRY_DELAY.min(interval)
                 }
             };
             tokio::time::sleep_until(began + MIN_INTERVAL).await;
@@ -279,7 +279,7 @@ impl Feed {
             return Ok(false);
         }
         let now = BootInstant::now();
-        if self.renewed.as_ref().is_none_or(|(renewed, _)| now.since(*renewed) >= RENEWAL) {
+        if self.renewed.as_ref().is_none_or(|(renewed, _)| now.since(*renewed) >= RENEWAL_INTERVAL) {
             let Registration { replica, bound, .. } = *self.registration;
             let renewed = connection.renew_replica(replica, bound, POLL_DEADLINE).await?;
             // The moment before the renewal was sent: the row is valid at least from then on.
@@ -301,6 +301,6 @@ pub(crate) async fn listen(connector: Connector, wake: Arc<Notify>) {
                 wake.notify_one();
             }
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }

@@ -173,7 +173,7 @@ impl CacheState {
     }
 
     /// Returns whether a cached VALID may be used when the database cannot be read.
-    pub(crate) fn may_stand_in(&self, bounds: Bounds) -> bool {
+    pub(crate) fn may_answer_stale(&self, bounds: Bounds) -> bool {
         self.registered && !bounds.outage_grace.is_zero() && self.age <= bounds.longest()
     }
 }
@@ -212,10 +212,10 @@ mod tests {
         let freshness = published(instant(10, 100));
         let at = |boot, wall| freshness.read(instant(boot, wall)).unwrap();
         assert!(at(11, 101).may_answer(BOUNDS));
-        assert!(!at(12, 102).may_answer(BOUNDS) && at(13, 103).may_stand_in(BOUNDS));
-        assert!(!at(14, 104).may_stand_in(BOUNDS));
+        assert!(!at(12, 102).may_answer(BOUNDS) && at(13, 103).may_answer_stale(BOUNDS));
+        assert!(!at(14, 104).may_answer_stale(BOUNDS));
         let no_grace = Bounds { outage_grace: Duration::ZERO, ..BOUNDS };
-        assert!(!at(10, 100).may_stand_in(no_grace));
+        assert!(!at(10, 100).may_answer_stale(no_grace));
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
         let unknown = Poll { registered: false, ..polled(instant(10, 100), NOON) };
         freshness.publish(unknown, ClockCheck::Reset, instant(10, 100));
         let reading = freshness.read(instant(10, 100)).unwrap();
-        assert!(!reading.may_answer(BOUNDS) && !reading.may_stand_in(BOUNDS));
+        assert!(!reading.may_answer(BOUNDS) && !reading.may_answer_stale(BOUNDS));
         assert_eq!(reading.now, NOON);
     }
 

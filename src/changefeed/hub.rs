@@ -20,14 +20,14 @@ use crate::store::{Change, ClockReading, Connection, Connector, StoreError};
 
 /// How many batches a watcher may be behind before it is dropped: at the maximum batch size, about ten
 /// megabytes per replica.
-const BACKLOG: usize = 64;
+const MAX_BATCHES_BEHIND: usize = 64;
 
 /// The delay before a failed read is retried.
-const RETRY: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// How long a watcher waits for a hub that has not reached the database yet, and how often it looks.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
-const LOOK: Duration = Duration::from_millis(20);
+const SUBSCRIBE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What changed between two positions.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Hub {
         heartbeat: Duration,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (batches, _) = broadcast::channel(BACKLOG);
+        let (batches, _) = broadcast::channel(MAX_BATCHES_BEHIND);
         let readers = Readers::new(connector.clone());
         let shared = Arc::new(Shared { connector, batches, now: Mutex::default() });
         let mut tasks = Tasks::new(metrics);
@@ -104,7 +104,7 @@ impl Hub {
             loop {
                 match self.watch() {
                     Some(watch) => return watch,
-                    None => tokio::time::sleep(LOOK).await,
+                    None => tokio::time::sleep(SUBSCRIBE_INTERVAL).await,
                 }
             }
         };
@@ -144,7 +144,7 @@ impl Shared {
                 Err(error) => {
                     // Watchers receive nothing, and know what that means.
                     connection = None;
-                    pause = RETRY;
+                    pause = RETRY_DELAY;
                     let starting = matches!(error, StoreError::Starting);
                     if !starting && !std::mem::replace(&mut failing, true) {
                         let error = &error as &dyn std::error::Error;

@@ -13,10 +13,10 @@ use crate::store::{Connector, StoreError};
 
 /// The longest time of one attempt: longer than a statement may take, so that at most one attempt
 /// waits.
-const DEADLINE: Duration = Duration::from_secs(6);
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(6);
 
 /// The delay before a failed attempt is retried.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// Whether the replica's row is known to survive a failover of the server that answers.
 #[derive(Debug)]
@@ -64,8 +64,9 @@ impl Registration {
                 self.missing.notified().await;
                 continue;
             }
-            let registered =
-                async { connector.open().await?.register_replica(self.replica, self.bound, DEADLINE).await };
+            let registered = async {
+                connector.open().await?.register_replica(self.replica, self.bound, ATTEMPT_DEADLINE).await
+            };
             match registered.await {
                 Ok(()) => {
                     if std::mem::take(&mut failing) {
@@ -85,7 +86,7 @@ impl Registration {
                              a standby is missing: until it does, every verdict is read from the database"
                         );
                     }
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }

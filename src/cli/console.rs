@@ -7,7 +7,7 @@ use tokend_client::proto::{CreateConsoleLinkRequest, CreateConsoleLinkResponse};
 
 use super::client::{AddressFlag, Client};
 use super::output::{print, print_json, remark, rfc3339};
-use super::token::CALLER;
+use super::token::CALLER_HELP;
 use super::{CommandError, single_threaded};
 use crate::config::Environment;
 
@@ -18,7 +18,7 @@ pub(super) enum ConsoleCommand {
     ///
     /// The session can do what the caller's own token can do, and ends with it. Needs a caller with tokend:read
     /// or tokend:write. The link is as confidential as the secret while it lasts.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Link(LinkFlags),
 }
 

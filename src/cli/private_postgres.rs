@@ -11,7 +11,7 @@ use crate::embedded::{Cluster, Durability, EmbeddedError};
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// The pause after a failed start.
-const PAUSE: Duration = Duration::from_secs(5);
+const RESTART_DELAY: Duration = Duration::from_secs(5);
 
 /// Keeps the cluster of this directory running until the other end of `until` is dropped, then stops it.
 ///
@@ -38,8 +38,8 @@ pub(super) fn keep_running(
             }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, retry_after = ?PAUSE, "cannot restart the private postgres");
-                pause = PAUSE;
+                tracing::error!(error, retry_after = ?RESTART_DELAY, "cannot restart the private postgres");
+                pause = RESTART_DELAY;
             }
         }
     }

@@ -266,7 +266,7 @@ impl<const MIN: u64> FromStr for Bytes<MIN> {
 pub struct TrustedProxies(Networks);
 
 impl TrustedProxies {
-    const WIDEST: u8 = 8;
+    const WIDEST_PREFIX: u8 = 8;
 
     /// Returns the networks.
     #[must_use]
@@ -279,10 +279,9 @@ impl FromStr for TrustedProxies {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let parsed = text
-            .split(',')
-            .map(str::trim)
-            .map(|part| Network::parse(part).ok().filter(|network| network.prefix_length() >= Self::WIDEST));
+        let parsed = text.split(',').map(str::trim).map(|part| {
+            Network::parse(part).ok().filter(|network| network.prefix_length() >= Self::WIDEST_PREFIX)
+        });
         let networks = parsed.collect::<Option<_>>().and_then(|networks| Networks::new(networks).ok());
         networks.map(Self).ok_or(ValueError::TrustedProxies)
     }

@@ -17,8 +17,8 @@ use crate::secret::Keyring;
 const MAX_CARRIED: usize = 32;
 
 /// A user, by the first half of a SHA-256: all users take the same space.
-const TAG: usize = 16;
-const ENTRY: usize = TAG + 8 + 8;
+const TAG_BYTES: usize = 16;
+const ENTRY_BYTES: usize = TAG_BYTES + 8 + 8;
 
 /// The place of a token in the order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ const FIRST: TokenOrder = TokenOrder { time: i64::MIN, id_order: i64::MIN };
 
 /// Users whose tokens were counted.
 #[derive(Debug, Clone, Default)]
-pub struct CountedUsers(HashMap<[u8; TAG], Counted>);
+pub struct CountedUsers(HashMap<[u8; TAG_BYTES], Counted>);
 
 #[derive(Debug, Clone, Copy)]
 struct Counted {
@@ -100,7 +100,7 @@ impl CountedUsers {
         let (position, users) = text.split_once('.').ok_or(PageTokenError)?;
         let bytes = URL_SAFE_NO_PAD.decode(users).map_err(|_| PageTokenError)?;
         let position = Position::parse_page_token(position, &bound(filters, &bytes), keyring)?;
-        let (entries, []) = bytes.as_chunks::<ENTRY>() else { return Err(PageTokenError) };
+        let (entries, []) = bytes.as_chunks::<ENTRY_BYTES>() else { return Err(PageTokenError) };
         Ok((position, Self(entries.iter().map(parse).collect())))
     }
 }
@@ -110,9 +110,9 @@ fn bound(filters: &[u8], users: &[u8]) -> Vec<u8> {
     [filters, users, &(users.len() as u64).to_be_bytes()].concat()
 }
 
-fn parse(entry: &[u8; ENTRY]) -> ([u8; TAG], Counted) {
+fn parse(entry: &[u8; ENTRY_BYTES]) -> ([u8; TAG_BYTES], Counted) {
     // Their lengths add up to that of an entry: every byte is read.
-    let (mut tag, mut time, mut id_order) = ([0; TAG], [0; 8], [0; 8]);
+    let (mut tag, mut time, mut id_order) = ([0; TAG_BYTES], [0; 8], [0; 8]);
     let bytes = tag.iter_mut().chain(&mut time).chain(&mut id_order);
     bytes.zip(entry).for_each(|(to, from)| *to = *from);
     let oldest_allowed =
@@ -124,7 +124,7 @@ fn words(owner: Owner<'_>) -> (&str, &str) {
     (owner.user_id.as_str(), owner.kind.word())
 }
 
-fn tag((user_id, kind): (&str, &str)) -> [u8; TAG] {
+fn tag((user_id, kind): (&str, &str)) -> [u8; TAG_BYTES] {
     // No id has a line break.
     let hash = Sha256::new_with_prefix(kind).chain_update("\n").chain_update(user_id).finalize();
     std::array::from_fn(|byte| hash[byte])

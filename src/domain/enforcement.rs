@@ -83,7 +83,7 @@ impl Policy {
     /// Returns the latest creation time of tokens that `longest_lifetime` has expired by `now`; `None`:
     /// there are none.
     #[must_use]
-    pub fn outlived_since(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
+    pub fn expires_created_before(&self, now: OffsetDateTime) -> Option<OffsetDateTime> {
         // No token was created before year 1, and Postgres may not be able to represent such times.
         now.checked_sub(self.longest_lifetime?).filter(|since| since.year() > 0)
     }

@@ -9,31 +9,31 @@ use super::{Portal, PortalTerms};
 use crate::secret::{CodeChallenge, TokenId};
 
 /// How long a session lasts without a request.
-pub const IDLE: Duration = Duration::minutes(30);
+pub const IDLE_TIMEOUT: Duration = Duration::minutes(30);
 
 /// How long a session lasts in all.
-pub const WHOLE: Duration = Duration::hours(12);
+pub const SESSION_LIFETIME: Duration = Duration::hours(12);
 
 /// How long the proof at its opening counts for acts with all rights.
-pub const PROOF: Duration = Duration::minutes(15);
+pub const PROOF_LIFETIME: Duration = Duration::minutes(15);
 
 /// How many sessions one token has at most; one more ends the one that was used least recently.
-pub const MOST_OF_A_TOKEN: i64 = 100;
+pub const MAX_SESSIONS_PER_TOKEN: i64 = 100;
 
 /// How long a link can be used to sign in.
-pub const LINK: Duration = Duration::minutes(1);
+pub const LINK_LIFETIME: Duration = Duration::minutes(1);
 
 /// How many unused links one token has at most; one more ends the oldest.
-pub const MOST_LINKS: i64 = 10;
+pub const MAX_LINKS: i64 = 10;
 
 /// How long the code of a login can be exchanged.
-pub const CODE: Duration = Duration::minutes(1);
+pub const CODE_LIFETIME: Duration = Duration::minutes(1);
 
 /// How many codes one session has at most; one more ends the oldest.
-pub const MOST_CODES: i64 = 10;
+pub const MAX_CODES: i64 = 10;
 
 /// How long a portal session lasts at most, from the call that made its link.
-pub const PORTAL: Duration = Duration::minutes(15);
+pub const PORTAL_LIFETIME: Duration = Duration::minutes(15);
 
 /// A session: a person who has proven the secret of a token, or for whom a token vouches. It can never do more than
 /// that token.
@@ -98,8 +98,8 @@ impl Session {
     #[must_use]
     pub fn is_over(&self, now: OffsetDateTime) -> bool {
         self.portal.as_ref().is_some_and(|portal| now >= portal.expire_time)
-            || now >= self.last_use_time.saturating_add(IDLE)
-            || now >= self.open_time.saturating_add(WHOLE)
+            || now >= self.last_use_time.saturating_add(IDLE_TIMEOUT)
+            || now >= self.open_time.saturating_add(SESSION_LIFETIME)
     }
 
     /// Returns it as a portal session; `None`: it stands for its token.
@@ -118,7 +118,7 @@ impl Session {
     /// Returns whether the secret was proven within the last 15 minutes.
     #[must_use]
     pub fn is_proven(&self, now: OffsetDateTime) -> bool {
-        now < self.proof_time.saturating_add(PROOF)
+        now < self.proof_time.saturating_add(PROOF_LIFETIME)
     }
 }
 
@@ -141,11 +141,15 @@ mod tests {
             portal: None,
         };
         let moment = Duration::MICROSECOND;
-        assert!(!session.is_over(open + IDLE - moment) && session.is_over(open + IDLE));
-        assert!(session.is_proven(open + PROOF - moment) && !session.is_proven(open + PROOF));
+        assert!(!session.is_over(open + IDLE_TIMEOUT - moment) && session.is_over(open + IDLE_TIMEOUT));
+        assert!(
+            session.is_proven(open + PROOF_LIFETIME - moment) && !session.is_proven(open + PROOF_LIFETIME)
+        );
         assert!(!session.is_due(open + Duration::SECOND) && session.is_due(open + Duration::MINUTE));
-        session.last_use_time = open + WHOLE - Duration::MINUTE;
-        assert!(!session.is_over(open + WHOLE - moment) && session.is_over(open + WHOLE));
+        session.last_use_time = open + SESSION_LIFETIME - Duration::MINUTE;
+        assert!(
+            !session.is_over(open + SESSION_LIFETIME - moment) && session.is_over(open + SESSION_LIFETIME)
+        );
     }
 
     #[test]
@@ -160,12 +164,15 @@ mod tests {
             id: Uuid::nil(),
             token_id: TokenId::from_bytes([0; 16]),
             open_time: open,
-            last_use_time: open + PORTAL,
+            last_use_time: open + PORTAL_LIFETIME,
             proof_time: open,
             address: None,
             by_link: true,
-            portal: Some(PortalSession { terms, expire_time: open + PORTAL }),
+            portal: Some(PortalSession { terms, expire_time: open + PORTAL_LIFETIME }),
         };
-        assert!(!session.is_over(open + PORTAL - Duration::MICROSECOND) && session.is_over(open + PORTAL));
+        assert!(
+            !session.is_over(open + PORTAL_LIFETIME - Duration::MICROSECOND)
+                && session.is_over(open + PORTAL_LIFETIME)
+        );
     }
 }

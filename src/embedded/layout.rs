@@ -13,7 +13,7 @@ use super::error::EmbeddedError;
 use super::settings::PORT;
 
 /// The maximum bytes of a socket's path without the terminating zero: `sun_path` less one.
-const LONGEST_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// A killed lock holder keeps the lock until the system has removed the process.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 /// A log larger than this, in bytes, is truncated at the next start.
@@ -45,8 +45,8 @@ impl Layout {
         let root = fs::canonicalize(root).map_err(EmbeddedError::io("resolve the data directory", root))?;
         let socket_directory = root.join("postgres-socket");
         let socket = socket_directory.join(format!(".s.PGSQL.{PORT}"));
-        if socket.as_os_str().len() > LONGEST_SOCKET_PATH {
-            return Err(EmbeddedError::PathTooLong { socket, longest: LONGEST_SOCKET_PATH });
+        if socket.as_os_str().len() > MAX_SOCKET_PATH {
+            return Err(EmbeddedError::PathTooLong { socket, longest: MAX_SOCKET_PATH });
         }
         Ok(Self { root, socket_directory })
     }

@@ -32,7 +32,7 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 const STILL_ATTACHED: &str = "pre-existing shared memory block";
 /// The log message for another server that runs or starts: one of an earlier run, which was killed just
 /// after starting it, and which has written its pid file only now.
-const OVERTAKEN: &str = r#"lock file "postmaster.pid""#;
+const LOCKED_BY_ANOTHER: &str = r#"lock file "postmaster.pid""#;
 /// How long such a server may take to write its pid file.
 const OVERTAKEN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -121,7 +121,7 @@ impl Server {
                 Startup::Ended => {
                     let tail = layout.log_tail(length);
                     let now = Instant::now();
-                    let overtaken = tail.contains(OVERTAKEN) && now < started_at + OVERTAKEN_LIMIT;
+                    let overtaken = tail.contains(LOCKED_BY_ANOTHER) && now < started_at + OVERTAKEN_LIMIT;
                     if !(overtaken || tail.contains(STILL_ATTACHED) && now < started_at + READY_LIMIT) {
                         return Err(EmbeddedError::Start { log, tail });
                     }

@@ -10,7 +10,7 @@ use super::account::{is_root, unprivileged_users};
 use super::error::EmbeddedError;
 
 /// The files of a data directory that are not Postgres's own.
-const OURS: [&str; 4] = ["keyring", "root-secret", "lock", "postgres.log"];
+const TOKEND_FILES: [&str; 4] = ["keyring", "root-secret", "lock", "postgres.log"];
 
 /// The directories owned by the account that runs Postgres.
 const OF_POSTGRES: [&str; 3] = ["postgres", "postgres.new", "postgres-socket"];
@@ -29,7 +29,7 @@ pub(super) fn check(directory: &Path) -> Result<(), EmbeddedError> {
     if let Ok(resolved) = fs::canonicalize(directory) {
         check_path(&resolved)?;
     }
-    for name in OURS {
+    for name in TOKEND_FILES {
         check_owner(&directory.join(name), &[])?;
     }
     let users = unprivileged_users();

@@ -14,7 +14,7 @@ use crate::store::{Candidate, SealPass, Sealed, Store, StoreError};
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// How old an event without a seal may become before an error is logged.
-const LATE: Duration = Duration::from_mins(1);
+const LATE_AFTER: Duration = Duration::from_mins(1);
 
 /// Seals until the server stops the task.
 pub async fn run(store: Store, keyring: Arc<CurrentKeyring>, metrics: Arc<Metrics>) {
@@ -42,10 +42,10 @@ pub async fn run(store: Store, keyring: Arc<CurrentKeyring>, metrics: Arc<Metric
         // While the database cannot be read, such an event grows older, if there is one.
         let now = if failing { age + known.elapsed() } else { age };
         metrics.work.unsealed(now);
-        if now > LATE && !std::mem::replace(&mut late, true) {
+        if now > LATE_AFTER && !std::mem::replace(&mut late, true) {
             tracing::error!(age = ?now, "events of the audit log have had no seal for a minute");
         }
-        late &= now > LATE;
+        late &= now > LATE_AFTER;
         // After a seal there may be more events to seal at once.
         match made {
             Some(sealed) => report(&sealed),

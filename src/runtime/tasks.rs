@@ -15,7 +15,7 @@ use crate::metrics::{Metrics, Task};
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// How long a restarted task must live to count as working.
-const STEADY: Duration = Duration::from_secs(1);
+const WORKING_AFTER: Duration = Duration::from_secs(1);
 
 /// The supervised tasks of one owner. They are aborted when it is dropped.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ where
         // A separate set: dropped with this supervisor, it aborts the task.
         let mut run = JoinSet::new();
         run.spawn(start());
-        let mut end = tokio::time::timeout(STEADY, run.join_next()).await;
+        let mut end = tokio::time::timeout(WORKING_AFTER, run.join_next()).await;
         if end.is_err() {
             if std::mem::take(&mut is_down) {
                 down.fetch_sub(1, Ordering::Relaxed);

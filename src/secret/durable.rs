@@ -10,9 +10,9 @@ use subtle::ConstantTimeEq as _;
 use super::Secret;
 
 const DOMAIN: &[u8] = b"tokend/argon2/1";
-const COVERED: usize = DOMAIN.len() + 48;
-const SALT: usize = 16;
-const OUTPUT: usize = Params::DEFAULT_OUTPUT_LEN;
+const COVERED_BYTES: usize = DOMAIN.len() + 48;
+const SALT_BYTES: usize = 16;
+const OUTPUT_BYTES: usize = Params::DEFAULT_OUTPUT_LEN;
 /// Stands first in a stored hash: Argon2id of version 19, as [`DurableHash::as_bytes`] says.
 const ARGON2ID_19: u8 = 1;
 
@@ -77,11 +77,11 @@ impl DurableCost {
         self.parallelism
     }
 
-    fn output(self, secret: &Secret, salt: &[u8; SALT]) -> Result<[u8; OUTPUT], DurableError> {
+    fn output(self, secret: &Secret, salt: &[u8; SALT_BYTES]) -> Result<[u8; OUTPUT_BYTES], DurableError> {
         let params = Params::new(self.memory_kib, self.iterations.into(), self.parallelism.into(), None);
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.map_err(DurableError::Cost)?);
-        let covered = secret.covered::<COVERED>(DOMAIN);
-        let mut output = [0; OUTPUT];
+        let covered = secret.covered::<COVERED_BYTES>(DOMAIN);
+        let mut output = [0; OUTPUT_BYTES];
         argon2.hash_password_into(covered.as_slice(), salt, &mut output).map_err(DurableError::Failed)?;
         Ok(output)
     }
@@ -126,7 +126,7 @@ impl DurableHash {
     where
         R: TryCryptoRng<Error: Send + Sync + 'static>,
     {
-        let mut salt = [0; SALT];
+        let mut salt = [0; SALT_BYTES];
         randomness.try_fill_bytes(&mut salt).map_err(|error| DurableError::Randomness(Box::new(error)))?;
         let output = cost.output(secret, &salt)?;
         let DurableCost { memory_kib, iterations, parallelism } = cost;
@@ -150,7 +150,7 @@ impl DurableHash {
 }
 
 /// Reads the parts of a stored hash; `None`: it is not what [`DurableHash::compute`] gives.
-fn parse(stored: &[u8]) -> Option<(DurableCost, &[u8; SALT], &[u8; OUTPUT])> {
+fn parse(stored: &[u8]) -> Option<(DurableCost, &[u8; SALT_BYTES], &[u8; OUTPUT_BYTES])> {
     let (&kind, rest) = stored.split_first()?;
     let (memory_kib, rest) = rest.split_first_chunk()?;
     let (iterations, rest) = rest.split_first_chunk()?;

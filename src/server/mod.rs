@@ -48,7 +48,7 @@ use crate::verify::mac_refresh::Suggestions;
 use crate::verify::{Engine, EngineConfig, mac_refresh};
 
 /// The most open calls of reflection: each may hold unread descriptors of about 200 KiB.
-const MOST_REFLECTIONS: usize = 32;
+const MAX_REFLECTIONS: usize = 32;
 
 /// The memory, in bytes, of all requests that are not answered yet, and of the connections of
 /// unauthenticated clients.
@@ -297,11 +297,11 @@ fn services(
     let all = || contracts.iter().chain(&reflection);
     let methods = all()
         .try_fold(Methods::default(), |methods, (descriptors, most)| methods.add(descriptors, *most))?
-        .telling_too_long(grpc::CHECK);
+        .reporting_too_long(grpc::CHECK);
     let reflected = Reflected::default().with(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
     let reflected = all().try_fold(reflected, |reflected, (descriptors, _)| reflected.with(descriptors))?;
     let reflection = Reflection::from(reflected);
-    let curious = FairLimiter::new(MOST_REFLECTIONS);
+    let curious = FairLimiter::new(MAX_REFLECTIONS);
     // A health watch stays open as long as its connection, and most connections have one.
     let watchers = FairLimiter::new(config.limits.connections);
     let current = v1::server_reflection_server::ServerReflectionServer::new(reflection.clone());

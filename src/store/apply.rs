@@ -12,13 +12,13 @@ use super::migrate_error;
 
 /// How long a migration waits for a lock: longer than the second after which autovacuum yields, and
 /// shorter than calls wait.
-const WAIT: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long other lock requests then proceed.
-const PAUSE: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// The maximum number of attempts.
-const TRIES: u32 = 8;
+const MAX_ATTEMPTS: u32 = 8;
 
 /// Applies the missing migrations, one process at a time.
 pub(super) async fn apply(
@@ -29,21 +29,24 @@ pub(super) async fn apply(
     // limit.
     connection.lock().await.map_err(failed)?;
     migrator.set_locking(false);
-    sqlx::query!("SELECT set_config('lock_timeout', $1, false) AS timeout", WAIT.as_millis().to_string())
-        .fetch_one(&mut *connection)
-        .await?;
+    sqlx::query!(
+        "SELECT set_config('lock_timeout', $1, false) AS timeout",
+        LOCK_TIMEOUT.as_millis().to_string()
+    )
+    .fetch_one(&mut *connection)
+    .await?;
     let mut tries = 0;
     loop {
         let Err(error) = migrator.run(&mut *connection).await else { return Ok(()) };
         let Some(version) = locked_out(&error) else { return Err(failed(error)) };
         let holders = holders(connection, version).await?;
         tries += 1;
-        if tries == TRIES {
+        if tries == MAX_ATTEMPTS {
             return Err(migrate_error::MigrateError::Locked { version, holders });
         }
         tracing::warn!(migration = version, %holders, "a migration cannot get its lock yet; other \
              transactions go first");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 

@@ -16,7 +16,7 @@ use crate::secret::TokenId;
 
 /// The maximum delay between an event's time and its insertion. Far longer than any transaction, so that the
 /// clock of the database may also be set back by this much.
-const LONGEST_DELAY: Duration = Duration::HOUR;
+const MAX_DELAY: Duration = Duration::HOUR;
 
 /// Selects events; all filters that are given must match.
 #[derive(Debug, Clone, Copy)]
@@ -178,8 +178,8 @@ impl<'a> Scan<'a> {
             r#"SELECT (SELECT id FROM token_events WHERE event_time < $1 ORDER BY event_time DESC, id DESC LIMIT 1)
                    AS behind,
                    (SELECT id FROM token_events WHERE event_time >= $2 ORDER BY event_time, id LIMIT 1) AS before"#,
-            filter.occurred_after.map(|time| time.saturating_sub(LONGEST_DELAY)),
-            filter.occurred_before.map(|time| time.saturating_add(LONGEST_DELAY))
+            filter.occurred_after.map(|time| time.saturating_sub(MAX_DELAY)),
+            filter.occurred_before.map(|time| time.saturating_add(MAX_DELAY))
         )
         .fetch_one(transaction)
         .await?;

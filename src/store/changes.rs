@@ -15,7 +15,7 @@ use super::{Store, StoreError, rows};
 use crate::secret::TokenId;
 
 /// How many changes one statement returns.
-const PAGE: i64 = 10_000;
+const CHANGES_PER_PAGE: i64 = 10_000;
 
 /// How many changes one statement deletes.
 const PURGE_BATCH: i64 = 10_000;
@@ -118,11 +118,11 @@ impl Connection {
                 since.map(|snapshot| snapshot.0.as_str()),
                 from.xid,
                 from.token_id,
-                PAGE
+                CHANGES_PER_PAGE
             )
             .fetch_one(self.0.single())
             .await?;
-            let full = i64::try_from(row.ids.len()).is_ok_and(|count| count == PAGE);
+            let full = i64::try_from(row.ids.len()).is_ok_and(|count| count == CHANGES_PER_PAGE);
             let last = row.xids.into_iter().next_back().zip(row.ids.last().copied());
             Ok(ChangePage {
                 snapshot: Snapshot(row.snapshot),

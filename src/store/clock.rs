@@ -14,7 +14,7 @@ use crate::clock::BootInstant;
 pub const TOLERANCE: Duration = Duration::from_secs(2);
 
 /// How long a step of the clock must last before it is accepted.
-const DOUBT: Duration = Duration::from_secs(5);
+const STEP_CONFIRMATION: Duration = Duration::from_secs(5);
 
 /// How long after a step the age of timestamps in the database proves nothing: after that every replica
 /// has renewed its row.
@@ -99,7 +99,7 @@ pub(super) fn earlier(database: OffsetDateTime) -> OffsetDateTime {
 
 impl Clock {
     /// Compares a reading of this server with those before it. One that differs by more than
-    /// [`TOLERANCE`] is accepted once later readings have agreed with it for `DOUBT`; at once if this
+    /// [`TOLERANCE`] is accepted once later readings have agreed with it for `STEP_CONFIRMATION`; at once if this
     /// machine's own wall clock has gone forward with it, as after a pause that the boot clock did not
     /// see. So a token that expires by a step of the clock stays VALID at most for that long.
     pub fn note(&self, reading: ClockReading, epoch: &Epoch) -> ClockCheck {
@@ -127,7 +127,7 @@ impl Clock {
             Some((doubted, since)) if agree(doubted.at(reading.sent), reading.time) => since,
             _ => reading.sent,
         };
-        if corroborated || reading.sent.since(since) >= DOUBT {
+        if corroborated || reading.sent.since(since) >= STEP_CONFIRMATION {
             state.accepted = Some(reading);
             state.doubted = None;
             return ClockCheck::Reset;

@@ -29,7 +29,7 @@ pub(super) const LAST_MOMENT: OffsetDateTime = datetime!(9999-12-31 23:59:59 UTC
 
 /// How often one column of one row is logged, and how many of them are remembered for that.
 const NAMED_AGAIN: Duration = Duration::from_mins(10);
-const MOST_NAMED: usize = 1024;
+const MAX_NAMED: usize = 1024;
 
 /// A `timestamptz`, including `infinity` and years that no other type can hold. The driver's own
 /// conversion panics there.
@@ -167,7 +167,7 @@ fn is_to_be_named(table: &'static str, id: &str, column: &'static str) -> bool {
     let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();
     named.retain(|_, at| now.duration_since(*at) < NAMED_AGAIN);
-    if named.len() >= MOST_NAMED {
+    if named.len() >= MAX_NAMED {
         return false;
     }
     let key = (table, id.to_owned(), column);

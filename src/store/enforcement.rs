@@ -21,7 +21,7 @@ use crate::domain::{OrganizationId, Principal, ReservedScope, RevokeReason, Scop
 use crate::secret::TokenId;
 
 /// How many tokens one page examines, oldest first.
-const WINDOW: i64 = 250;
+const TOKENS_PER_PAGE: i64 = 250;
 
 /// The breaches of a policy in one window of an organization's tokens.
 #[derive(Debug)]
@@ -186,11 +186,11 @@ async fn find(
         organization_id.as_str(),
         from.and_then(|position| position.time),
         from.map_or(Uuid::nil(), |position| rows::uuid(position.id)),
-        WINDOW
+        TOKENS_PER_PAGE
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let full = i64::try_from(rows.len()).is_ok_and(|found| found == WINDOW);
+    let full = i64::try_from(rows.len()).is_ok_and(|found| found == TOKENS_PER_PAGE);
     // An invalid time is before or after all others: the skipped rows cannot be read either.
     let end = rows.last().filter(|_| full).and_then(|row| match row.create_time.moment() {
         Some(time) => Some(Position { time: Some(time), id: rows::token_id(row.id) }),
@@ -299,7 +299,7 @@ async fn count_users(
         i64::from(policy.most_active_tokens.unwrap_or(0)),
         policy.expiration_required,
         policy.longest_lifetime.is_some(),
-        policy.outlived_since(now),
+        policy.expires_created_before(now),
         now,
         organization_id.as_str(),
         &kinds

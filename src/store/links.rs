@@ -11,7 +11,7 @@ use super::pooling::Transaction;
 use super::portals::PortalColumns;
 use super::{Purpose, Store, StoreError, rows};
 use crate::clock::BootInstant;
-use crate::domain::session::{LINK, Link, MOST_LINKS};
+use crate::domain::session::{LINK_LIFETIME, Link, MAX_LINKS};
 use crate::secret::TokenId;
 
 impl Transaction {
@@ -26,7 +26,7 @@ impl Transaction {
         token_id: TokenId,
         now: OffsetDateTime,
     ) -> Result<OffsetDateTime, StoreError> {
-        let expire_time = now.saturating_add(LINK);
+        let expire_time = now.saturating_add(LINK_LIFETIME);
         sqlx::query!(
             "WITH surplus AS (
                  SELECT code_hash FROM console_links WHERE token_id = $2 AND consume_time IS NULL
@@ -39,7 +39,7 @@ impl Transaction {
             code_hash,
             rows::uuid(token_id),
             expire_time,
-            MOST_LINKS
+            MAX_LINKS
         )
         .execute(self)
         .await?;

@@ -18,7 +18,7 @@ use crate::domain::{OrganizationId, OwnerKind, Token, TokenState, UserId};
 use crate::runtime::ROWS_PER_TURN;
 
 /// The position before every token, in the order of creation, newest first.
-const NEWEST: (OffsetDateTime, Uuid) = (datetime!(9999-12-31 23:59:59.999_999 UTC), Uuid::max());
+const BEFORE_NEWEST: (OffsetDateTime, Uuid) = (datetime!(9999-12-31 23:59:59.999_999 UTC), Uuid::max());
 
 /// The position before every token, in the order of expiration.
 const SOONEST: (OffsetDateTime, Uuid) = (FIRST_MOMENT, Uuid::nil());
@@ -231,9 +231,10 @@ impl Store {
 
 /// Returns the position before which a scan in the order of creation continues.
 fn before(listing: &Listing, position: Option<Position>) -> (OffsetDateTime, Uuid) {
-    let position = position.map_or(NEWEST, |at| (at.time.unwrap_or(NEWEST.0), rows::uuid(at.id)));
+    let position =
+        position.map_or(BEFORE_NEWEST, |at| (at.time.unwrap_or(BEFORE_NEWEST.0), rows::uuid(at.id)));
     // One bound only: with two, Postgres may start at the wrong one and scan everything between them.
-    position.min(listing.created_before.map_or(NEWEST, |before| (before, Uuid::nil())))
+    position.min(listing.created_before.map_or(BEFORE_NEWEST, |before| (before, Uuid::nil())))
 }
 
 impl<'a> Filters<'a> {

@@ -18,7 +18,7 @@ use crate::domain::{Caller, CredentialError, Principal, Token};
 use crate::secret::TokenId;
 
 /// The longest duration of a statement whose reading of the clock is used: much shorter than the tolerance of readings.
-const PROMPT: Duration = Duration::from_millis(500);
+const MAX_CLOCK_READ_TIME: Duration = Duration::from_millis(500);
 
 /// A caller with its own row, locked until the transaction ends.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Transaction {
         let Some(row) = row else {
             return Ok(LockedTarget { token: None, lock_time: clock(self).await?, position: None });
         };
-        let lock_time = if BootInstant::now().since(sent) < PROMPT {
+        let lock_time = if BootInstant::now().since(sent) < MAX_CLOCK_READ_TIME {
             self.clock().accepted(ClockReading { sent, time: row.now.clock()? })
         } else {
             // Compared with when it was requested, such a reading looks as if the clock had been set.

@@ -11,7 +11,7 @@ use super::sessions::SessionRow;
 use super::{Store, StoreError};
 use crate::clock::BootInstant;
 use crate::domain::login::{Host, LoginRequest};
-use crate::domain::session::{CODE, LoginCode, MOST_CODES};
+use crate::domain::session::{CODE_LIFETIME, LoginCode, MAX_CODES};
 use crate::domain::{Scope, Scopes};
 use crate::secret::CodeChallenge;
 
@@ -45,8 +45,8 @@ impl Store {
                 request.host.as_str(),
                 request.lifetime.whole_seconds(),
                 &scopes,
-                now.saturating_add(CODE),
-                MOST_CODES
+                now.saturating_add(CODE_LIFETIME),
+                MAX_CODES
             )
             .execute(&mut transaction)
             .await?;

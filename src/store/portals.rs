@@ -10,7 +10,7 @@ use super::columns::{Time, unreadable};
 use super::locks::clock;
 use super::pooling::Transaction;
 use super::{Store, StoreError, rows};
-use crate::domain::session::{LINK, MOST_LINKS, MOST_OF_A_TOKEN, PortalSession};
+use crate::domain::session::{LINK_LIFETIME, MAX_LINKS, MAX_SESSIONS_PER_TOKEN, PortalSession};
 use crate::domain::{OrganizationId, PortalTerms, Scope, UserId};
 use crate::secret::TokenId;
 
@@ -58,7 +58,7 @@ impl Transaction {
         PortalSession { terms, expire_time: end }: &PortalSession,
         now: OffsetDateTime,
     ) -> Result<OffsetDateTime, StoreError> {
-        let expire_time = now.saturating_add(LINK).min(*end);
+        let expire_time = now.saturating_add(LINK_LIFETIME).min(*end);
         let scopes: Vec<String> = terms.scopes.iter().map(Scope::as_str).map(str::to_owned).collect();
         sqlx::query!(
             "WITH surplus AS (
@@ -74,7 +74,7 @@ impl Transaction {
             code_hash,
             rows::uuid(token_id),
             expire_time,
-            MOST_LINKS,
+            MAX_LINKS,
             terms.organization_id.as_str(),
             terms.user_id.as_str(),
             &scopes,
@@ -168,7 +168,7 @@ impl Store {
                 id,
                 now,
                 address,
-                MOST_OF_A_TOKEN
+                MAX_SESSIONS_PER_TOKEN
             )
             .execute(&mut transaction)
             .await?;

@@ -8,7 +8,7 @@ use super::replicas::interval;
 use super::{Store, StoreError};
 
 /// How many tokens one statement handles.
-const BATCH: i64 = 500;
+const TOKENS_PER_STATEMENT: i64 = 500;
 
 /// The advisory lock of the purge. The value is arbitrary.
 const PURGE_LOCK: i64 = 0x746f_6b65_6e64_0003;
@@ -58,7 +58,7 @@ impl Store {
                      jsonb_build_object('field', 'warning', 'new', extract(epoch FROM $1::interval)::bigint || 's'))
                  FROM due JOIN warned ON token_id = id",
                 interval(ahead),
-                BATCH,
+                TOKENS_PER_STATEMENT,
                 now
             )
             .execute(&mut transaction)
@@ -101,7 +101,7 @@ impl Store {
                  )
                  DELETE FROM tokens USING purged WHERE tokens.id = purged.id",
                 interval(kept),
-                BATCH,
+                TOKENS_PER_STATEMENT,
                 now
             )
             .execute(&mut transaction)

@@ -13,10 +13,10 @@ use super::{Store, StoreError};
 use crate::secret::{KeyId, Keyring, Mac, SealHeader, SealedEvents};
 
 /// The maximum number of events per seal.
-const BATCH: i64 = 5_000;
+const MAX_EVENTS: i64 = 5_000;
 
 /// How many seals one statement reads.
-const PAGE: i64 = 500;
+const SEALS_PER_PAGE: i64 = 500;
 
 /// The advisory lock of sealing. The value is arbitrary.
 const SEAL_LOCK: i64 = 0x746f_6b65_6e64_0002;
@@ -133,7 +133,7 @@ impl Store {
                     "WHERE (sequence, seal) < ($1, $2) ORDER BY sequence DESC, seal DESC LIMIT $3",
                     sequence,
                     seal,
-                    PAGE
+                    SEALS_PER_PAGE
                 );
                 Ok(page.fetch_all(self.single()?).await?)
             });
@@ -193,7 +193,7 @@ async fn follow(
             "WHERE sequence = $1 AND previous = $2 ORDER BY seal LIMIT $3",
             newest.map_or(1, |newest| newest.header.sequence + 1),
             &newest.map_or([0; 32], |newest| newest.seal),
-            PAGE
+            SEALS_PER_PAGE
         )
         .fetch_all(&mut *transaction)
         .await?;
@@ -251,9 +251,9 @@ async fn seal(
     keyring: &Keyring,
 ) -> Result<Option<Sealed>, StoreError> {
     let first_id = newest.map_or(1, |newest| newest.header.last_id + 1);
-    let events = read_events(transaction, first_id, until, BATCH).await?;
+    let events = read_events(transaction, first_id, until, MAX_EVENTS).await?;
     // Events beyond the batch size start the next batch.
-    let full = events.hashed.events() == BATCH;
+    let full = events.hashed.events() == MAX_EVENTS;
     let Some(last_id) = events.last_id.map(|read| if full { read } else { until }) else { return Ok(None) };
     let header = SealHeader {
         sequence: newest.map_or(1, |newest| newest.header.sequence + 1),

@@ -12,7 +12,7 @@ use super::locks::clock;
 use super::portals::PortalColumns;
 use super::{Purpose, Store, StoreError, rows};
 use crate::clock::BootInstant;
-use crate::domain::session::{MOST_OF_A_TOKEN, Session};
+use crate::domain::session::{MAX_SESSIONS_PER_TOKEN, Session};
 use crate::secret::TokenId;
 
 /// The columns of `console_sessions` that make a [`Session`].
@@ -96,7 +96,7 @@ impl Store {
                 id,
                 rows::uuid(token_id),
                 now,
-                MOST_OF_A_TOKEN,
+                MAX_SESSIONS_PER_TOKEN,
                 by_link,
                 address
             )
@@ -164,7 +164,7 @@ impl Store {
                        portal_scopes, portal_expire_time AS "portal_expire_time: Time"
                    FROM console_sessions WHERE token_id = $1 AND portal_user_id IS NULL ORDER BY last_use_time DESC, id LIMIT $2"#,
                 rows::uuid(token_id),
-                MOST_OF_A_TOKEN
+                MAX_SESSIONS_PER_TOKEN
             )
             .fetch_all(self.on(Purpose::Reads).single()?)
             .await?;

@@ -17,7 +17,7 @@ use crate::domain::{OrganizationId, Token};
 use crate::secret::TokenId;
 
 /// How many changes one statement returns.
-const PAGE: i64 = 500;
+const CHANGES_PER_PAGE: i64 = 500;
 
 /// What happened to a token, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,12 +113,12 @@ impl Connection {
                 since.map(Snapshot::as_str),
                 until.map(Snapshot::as_str),
                 behind.unwrap_or(i64::MIN),
-                PAGE
+                CHANGES_PER_PAGE
             )
             .fetch_all(self.0.single())
             .await?;
             let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
-            let full = i64::try_from(found.len()).is_ok_and(|rows| rows == PAGE);
+            let full = i64::try_from(found.len()).is_ok_and(|rows| rows == CHANGES_PER_PAGE);
             let mut page = WatchPage {
                 snapshot: Snapshot::from_database(first.snapshot.clone()),
                 database_time: first.now.clock()?,

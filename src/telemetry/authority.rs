@@ -13,7 +13,7 @@ use tracing_subscriber::layer::{Context, Layer};
 pub(super) const TARGET: &str = "h2::server";
 
 /// The beginning of the message; the rest is the text that the client sent.
-const BEGINNING: &str = "malformed headers: malformed authority";
+const MESSAGE_PREFIX: &str = "malformed headers: malformed authority";
 
 thread_local! {
     static REFUSED: Cell<bool> = const { Cell::new(false) };
@@ -26,7 +26,7 @@ pub(super) struct AuthorityErrorLayer;
 impl<S: Subscriber> Layer<S> for AuthorityErrorLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         if is_authority_error(event.metadata()) {
-            let mut message = Message { awaited: BEGINNING };
+            let mut message = Message { awaited: MESSAGE_PREFIX };
             event.record(&mut message);
             if message.awaited.is_empty() {
                 REFUSED.set(true);

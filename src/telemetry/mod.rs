@@ -28,18 +28,18 @@ use export::Exporter;
 pub use lines::{log_left_out, should_log};
 
 /// The log levels that a running server can be raised to.
-const MORE: [&str; 2] = ["tokend=debug", "tokend=trace"];
+const RAISED_LEVELS: [&str; 2] = ["tokend=debug", "tokend=trace"];
 
 /// Crates that read and write the bytes of a connection, where secrets are in plain text.
-const WIRE: [&str; 3] = ["h2", "hyper", "hyper_util"];
+const WIRE_CRATES: [&str; 3] = ["h2", "hyper", "hyper_util"];
 
 /// The target of Postgres's notices. Below a warning they are routine: at every start, for example, that the
 /// migrations table exists already. Warnings are never filtered out: the store depends on them.
-const NOTICES: &str = notices::TARGET;
+const NOTICE_TARGET: &str = notices::TARGET;
 
 /// Where h2 warns of PING acknowledgements that are not its own; they belong to
 /// [`crate::transport::listener`].
-const PONGS: &str = "h2::proto::ping_pong";
+const PING_TARGET: &str = "h2::proto::ping_pong";
 
 /// Why logging cannot start.
 #[derive(Debug, Error)]
@@ -121,8 +121,8 @@ pub fn init(
 impl Telemetry {
     /// Raises tokend's own log level by one step: debug, then trace.
     pub fn log_more(&self) {
-        let step = self.more.fetch_add(1, Ordering::Relaxed).min(MORE.len() - 1);
-        self.set(Some(MORE[step]));
+        let step = self.more.fetch_add(1, Ordering::Relaxed).min(RAISED_LEVELS.len() - 1);
+        self.set(Some(RAISED_LEVELS[step]));
     }
 
     /// Resets the log level to the configured one.
@@ -164,7 +164,7 @@ pub fn adopt(span: &Span, context: &TraceContext, sampling: Sampling) {
 
 fn filter(chosen: &str, more: Option<&str>) -> Result<EnvFilter, TelemetryError> {
     let mut filter = EnvFilter::builder().parse(chosen)?;
-    for overheard in [format!("{NOTICES}=warn"), format!("{}=debug", authority::TARGET)] {
+    for overheard in [format!("{NOTICE_TARGET}=warn"), format!("{}=debug", authority::TARGET)] {
         filter = filter.add_directive(overheard.parse()?);
     }
     if let Some(directive) = more {
@@ -177,10 +177,10 @@ fn filter(chosen: &str, more: Option<&str>) -> Result<EnvFilter, TelemetryError>
 fn most_detailed(target: &str) -> Level {
     let root = target.split("::").next().unwrap_or_default();
     match target {
-        NOTICES => Level::WARN,
-        PONGS => Level::ERROR,
+        NOTICE_TARGET => Level::WARN,
+        PING_TARGET => Level::ERROR,
         authority::TARGET => Level::DEBUG,
-        _ if WIRE.contains(&root) => Level::INFO,
+        _ if WIRE_CRATES.contains(&root) => Level::INFO,
         _ => Level::TRACE,
     }
 }

@@ -19,13 +19,13 @@ use super::activity::Activity;
 use super::keepalive::Keepalive;
 use super::socket::Socket;
 use super::tls::{Admission, ClientCertificate};
-use super::unauthenticated::{ConnectionMemory, PIECE};
+use super::unauthenticated::{ConnectionMemory, READ_BYTES};
 use crate::admission::fair_limiter::Permit;
 use crate::domain::PeerNetwork;
 use crate::metrics::Counted;
 
 /// How many bytes are read and discarded after the last response of a connection, and for how long.
-const LINGER: (u64, Duration) = (16 << 20, Duration::from_secs(2));
+const LINGER_LIMITS: (u64, Duration) = (16 << 20, Duration::from_secs(2));
 
 /// One connection. Returns its permits when it ends.
 #[derive(Debug)]
@@ -130,8 +130,8 @@ impl Connection {
             return Some(Poll::Pending);
         }
         let before = buffer.filled().len();
-        let mut piece = [0; PIECE];
-        let mut piece = ReadBuf::new(piece.get_mut(..buffer.remaining().min(PIECE)).unwrap_or_default());
+        let mut piece = [0; READ_BYTES];
+        let mut piece = ReadBuf::new(piece.get_mut(..buffer.remaining().min(READ_BYTES)).unwrap_or_default());
         let read = Pin::new(&mut *socket).poll_read(context, &mut piece);
         buffer.put_slice(piece.filled());
         let counted = if read.is_pending() {
@@ -162,8 +162,8 @@ impl Connection {
     pub async fn linger(mut self) {
         // Nothing of it is kept, so nothing is counted.
         self.opened.memory = None;
-        let (mut rest, mut nowhere) = (self.take(LINGER.0), tokio::io::sink());
-        let _ = tokio::time::timeout(LINGER.1, tokio::io::copy(&mut rest, &mut nowhere)).await;
+        let (mut rest, mut nowhere) = (self.take(LINGER_LIMITS.0), tokio::io::sink());
+        let _ = tokio::time::timeout(LINGER_LIMITS.1, tokio::io::copy(&mut rest, &mut nowhere)).await;
     }
 
     /// Takes the signal that ends it, if it was accepted beyond the limit.

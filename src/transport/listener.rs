@@ -24,7 +24,7 @@ use crate::runtime::tasks::Tasks;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How many accepted connections may wait to be served.
-const READY: usize = 64;
+const MAX_READY: usize = 64;
 
 /// How many connections beyond the limit a listener for probes accepts: one more ends the oldest of them.
 const OVER_LIMIT: usize = 16;
@@ -71,7 +71,7 @@ pub fn accept(
     requests: &RequestLimiter,
     metrics: Arc<Metrics>,
 ) -> Incoming {
-    let (sender, receiver) = mpsc::channel(READY);
+    let (sender, receiver) = mpsc::channel(MAX_READY);
     let (listener, permits) = (Arc::new(listener), Arc::new(Semaphore::new(limits.most)));
     let shares = FairLimiter::lenient(limits.most);
     let requests = requests.for_listener();

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// The most bytes that TLS buffers: a handshake message, as rustls limits it, and a record (RFC 8446, 5.2).
-const MOST_BUFFERED: usize = 0xffff + 5 + 16 * 1024 + 256;
+const MAX_BUFFERED: usize = 0xffff + 5 + 16 * 1024 + 256;
 
 /// The bytes of a TLS session in addition to what it buffers.
 const SESSION: usize = 8 * 1024;
@@ -50,7 +50,7 @@ impl TlsInput {
     /// Returns how many bytes TLS takes at most. Its buffer doubles as it grows, and the allocator keeps smaller ones for a
     /// while.
     pub(super) fn taken(&self) -> usize {
-        let buffered = self.records.whole.saturating_add(self.records.partial).min(MOST_BUFFERED);
+        let buffered = self.records.whole.saturating_add(self.records.partial).min(MAX_BUFFERED);
         SESSION.saturating_add(buffered).saturating_add(buffered / 2)
     }
 

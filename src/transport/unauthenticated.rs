@@ -16,16 +16,16 @@ use crate::domain::PeerNetwork;
 
 /// The bytes from which a connection is asked to end once it has no call, and the most that it
 /// takes, for any input.
-const ENDS: usize = 192 * 1024;
-const MOST: usize = 1024 * 1024;
+const ASKED_TO_END_BYTES: usize = 192 * 1024;
+const MAX_CONNECTION_BYTES: usize = 1024 * 1024;
 
 /// The bytes of a call in addition to those sent: table entries, and its response.
-const CALL: usize = 512;
+const CALL_BYTES: usize = 512;
 
 /// The bytes of a frame in the connection's table of unread frames, which doubles and never shrinks, and the most frames in
 /// it: fewer unread ones fill the connection's window.
-const UNREAD: usize = 288;
-const MOST_UNREAD: usize = 2048;
+const UNREAD_FRAME_BYTES: usize = 288;
+const MAX_UNREAD_FRAMES: usize = 2048;
 
 /// The bytes of headers that have not ended: their table has the shortest fields that fit.
 const UNENDED: usize = 112 * 1024;
@@ -40,7 +40,7 @@ const HTTP1_RETAINED: usize = 16 * 1024;
 
 /// The bytes that are read before the connection's task yields to its calls, which count what they take. As many short calls
 /// as a connection may have fit, so that all of them begin whole.
-const BURST: usize = 128 * 1024;
+const BYTES_PER_TURN: usize = 128 * 1024;
 
 /// The part of them that may be of one call, and the part for each call that begins.
 const BURST_OF_ONE: usize = 16 * 1024;
@@ -48,7 +48,7 @@ const BURST_OF_CALL: usize = 512;
 
 /// The bytes that are read at once. HTTP/2 then pauses: a few of them can begin a call whose head takes many times as much, until
 /// the call is created, which packs it.
-pub(super) const PIECE: usize = 2 * 1024;
+pub(super) const READ_BYTES: usize = 2 * 1024;
 
 /// The memory accounting of one connection.
 #[derive(Debug)]
@@ -119,7 +119,9 @@ impl ConnectionMemory {
                 *retained = (*retained).max(of(HTTP1_RETAINED));
                 CONNECTION.saturating_add((*retained).max(of(HTTP1_BUFFERED)))
             }
-            Protocol::Http2(frames) => self.http.saturating_add(frames.receive(bytes)).min(MOST),
+            Protocol::Http2(frames) => {
+                self.http.saturating_add(frames.receive(bytes)).min(MAX_CONNECTION_BYTES)
+            }
         };
         self.count(http, self.tls)
     }
@@ -144,9 +146,9 @@ impl ConnectionMemory {
     /// Returns whether the task must yield; if so, it is woken again.
     pub(super) fn must_yield(&mut self, context: &Context<'_>) -> bool {
         let limit = match &self.protocol {
-            Protocol::Http1 { .. } => BURST,
+            Protocol::Http1 { .. } => BYTES_PER_TURN,
             Protocol::Http2(frames) => {
-                BURST.min(BURST_OF_ONE.saturating_add(frames.calls.saturating_mul(BURST_OF_CALL)))
+                BYTES_PER_TURN.min(BURST_OF_ONE.saturating_add(frames.calls.saturating_mul(BURST_OF_CALL)))
             }
         };
         let must = self.burst >= limit;
@@ -169,7 +171,7 @@ impl ConnectionMemory {
 
     /// Returns whether the connection should end once it has no call.
     pub(super) fn is_overspent(&self) -> bool {
-        self.http > ENDS
+        self.http > ASKED_TO_END_BYTES
     }
 
     /// Starts a new count: a response is written, so an HTTP/1 request has been read.
@@ -229,8 +231,8 @@ impl Frames {
                 self.calls = self.calls.saturating_add(usize::from(kind == Self::HEADERS));
                 taken = taken.saturating_add(match kind {
                     Self::DATA => self.unread(),
-                    Self::HEADERS if flags & Self::END_HEADERS == 0 => CALL + UNENDED + self.unread(),
-                    Self::HEADERS => CALL + self.unread(),
+                    Self::HEADERS if flags & Self::END_HEADERS == 0 => CALL_BYTES + UNENDED + self.unread(),
+                    Self::HEADERS => CALL_BYTES + self.unread(),
                     _ => 0,
                 });
                 self.head.clear();
@@ -241,8 +243,8 @@ impl Frames {
 
     /// Counts a frame that a call has to read; returns the growth of the table of those.
     fn unread(&mut self) -> usize {
-        self.unread = self.unread.saturating_add(1).min(MOST_UNREAD);
-        let table = self.table.max(UNREAD.saturating_mul(self.unread.next_power_of_two()));
+        self.unread = self.unread.saturating_add(1).min(MAX_UNREAD_FRAMES);
+        let table = self.table.max(UNREAD_FRAME_BYTES.saturating_mul(self.unread.next_power_of_two()));
         let growth = table.saturating_sub(self.table);
         self.table = table;
         growth
@@ -265,7 +267,7 @@ mod tests {
         let sent =
             [frame(4, 0, 0), frame(1, 4, 30), frame(0, 0, 1), frame(0, 1, 200), frame(1, 0, 0)].concat();
         // Of four frames.
-        let expected = sent.len() + 2 * CALL + 4 * UNREAD + UNENDED;
+        let expected = sent.len() + 2 * CALL_BYTES + 4 * UNREAD_FRAME_BYTES + UNENDED;
         for length in [1, 2, 7, 9, 10, 64, sent.len()] {
             let mut frames = Frames::default();
             let taken: usize = sent.chunks(length).map(|piece| frames.receive(piece)).sum();
@@ -277,10 +279,10 @@ mod tests {
     fn the_table_of_unread_frames_grows_to_their_largest_number() {
         let mut frames = Frames::default();
         let grown = |number: usize, frames: &mut Frames| (0..number).map(|_| frames.unread()).sum::<usize>();
-        assert_eq!(grown(5, &mut frames), 8 * UNREAD);
+        assert_eq!(grown(5, &mut frames), 8 * UNREAD_FRAME_BYTES);
         frames.unread = 0;
         assert_eq!(grown(8, &mut frames), 0);
-        assert_eq!(grown(1, &mut frames), 8 * UNREAD);
-        assert_eq!(grown(10_000, &mut frames), (MOST_UNREAD - 16) * UNREAD);
+        assert_eq!(grown(1, &mut frames), 8 * UNREAD_FRAME_BYTES);
+        assert_eq!(grown(10_000, &mut frames), (MAX_UNREAD_FRAMES - 16) * UNREAD_FRAME_BYTES);
     }
 }

@@ -17,19 +17,19 @@ use crate::secret::TokenId;
 
 /// The minimum weight of a record; it bounds how many there can be: the tables are allocated for that
 /// many at once and never grow. Less than a record with a few scopes and labels takes.
-const LEAST: u64 = 288;
+const MIN_WEIGHT: u64 = 288;
 
 /// The table memory of each record: a slot (id, record, times, links), and an entry in the index, whose
 /// size is a power of two. Measured by `tests/memory`.
-const SLOT: u64 = 56;
-const INDEX: u64 = 6;
+const SLOT_BYTES: u64 = 56;
+const INDEX_BYTES: u64 = 6;
 
 /// One evicted record is remembered, by its hash, for every so many possible records: when it returns,
 /// it has been used often enough to stay. Each takes a slot, too.
 const REMEMBERED: u64 = 8;
 
 /// Spare slots in each shard of the table: it frees a slot slightly later than it takes one.
-const SPARE: u64 = 64;
+const SPARE_SLOTS: u64 = 64;
 
 /// How long a record is used before it is read again although no change was seen, in nanoseconds.
 const MAX_AGE: i64 = 600 * 1_000_000_000;
@@ -46,7 +46,7 @@ struct Weight;
 
 impl Weighter<TokenId, CacheEntry> for Weight {
     fn weight(&self, _: &TokenId, entry: &CacheEntry) -> u64 {
-        handed_out(entry.record.bytes() as u64).max(LEAST)
+        handed_out(entry.record.bytes() as u64).max(MIN_WEIGHT)
     }
 }
 
@@ -91,16 +91,16 @@ impl Cache {
     /// Creates a cache of at most `bytes` bytes, including its tables.
     #[must_use]
     pub(super) fn new(bytes: u64, metrics: Arc<Metrics>) -> Self {
-        let each = LEAST + SLOT + SLOT / REMEMBERED + INDEX;
+        let each = MIN_WEIGHT + SLOT_BYTES + SLOT_BYTES / REMEMBERED + INDEX_BYTES;
         let most = bytes / each;
         let remembered = most / REMEMBERED;
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let hasher = DefaultHashBuilder::default();
         // It remembers half as many as the number given here.
         let records = QuickCache::with(count(2 * remembered), bytes, Weight, hasher, Evictions(metrics));
-        let spare = SPARE * records.num_shards() as u64;
+        let spare = SPARE_SLOTS * records.num_shards() as u64;
         records.reserve(count(most + spare));
-        let tables = (most + spare + remembered) * SLOT + records.memory_used().map as u64;
+        let tables = (most + spare + remembered) * SLOT_BYTES + records.memory_used().map as u64;
         records.set_capacity(bytes.saturating_sub(tables));
         Self { records, tables, fill_guard: FillGuard::new(), removals: Removals::new() }
     }
@@ -116,7 +116,7 @@ impl Cache {
     }
 
     /// Returns a record, even one that must be read again: for when Postgres cannot be read.
-    pub(super) fn get_old(&self, id: TokenId) -> Option<Record> {
+    pub(super) fn get_stale(&self, id: TokenId) -> Option<Record> {
         self.records.get(&id).map(|entry| entry.record)
     }
 

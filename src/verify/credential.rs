@@ -223,7 +223,7 @@ impl Engine {
             record.clone_from(found);
             return Ok(());
         }
-        if found.is(record) && !lookup.standing_in {
+        if found.is(record) && !lookup.is_stale {
             Caller::check_record(found, credential.caller.peer(), lookup.now)?;
             self.uses.note(*id, found, lookup.now);
             return Ok(());
@@ -241,7 +241,7 @@ impl Engine {
         peer: Option<IpAddr>,
     ) -> Result<Caller, AuthenticateError> {
         let caller = Caller::from_record(id, record, peer, lookup.now);
-        if lookup.standing_in && caller.is_err() {
+        if lookup.is_stale && caller.is_err() {
             // Only a good credential is accepted for longer in an outage.
             return Err(Unknown::from(StoreError::Starting).into());
         }

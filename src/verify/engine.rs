@@ -282,7 +282,7 @@ impl Engine {
             None if self.prove_durably(secret, criteria.share).await? => self.conclude(id, &lookup, criteria),
             None => Verification::bare(Verdict::NotFound, Some(lookup.as_of)),
         };
-        if lookup.standing_in && answer.verdict != Verdict::Valid {
+        if lookup.is_stale && answer.verdict != Verdict::Valid {
             // Only VALIDs are used for longer in an outage.
             return Err(StoreError::Starting.into());
         }

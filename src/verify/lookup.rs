@@ -1,4 +1,4 @@
-//! Finds the record of an id: in a fresh cache, in Postgres, or in an old cache while the database is
+//! Finds the record of an id: in a fresh cache, in Postgres, or in a stale cache while the database is
 //! unavailable. The only file that knows the order in which freshness and cache are read. Used by the
 //! engine, for secrets to verify and for callers' own.
 
@@ -17,9 +17,9 @@ use crate::metrics::Lookup;
 use crate::secret::TokenId;
 use crate::store::StoreError;
 
-/// How long Postgres is asked before an old record is used in its place: a working database answers
+/// How long Postgres is asked before a stale record is used instead: a working database answers
 /// sooner, a silent one must not delay every call of the outage.
-const STAND_IN_AFTER: Duration = Duration::from_millis(100);
+const STALE_FALLBACK_DELAY: Duration = Duration::from_millis(100);
 
 impl Engine {
     /// Returns the current read point, if the cache may answer now.
@@ -34,12 +34,12 @@ impl Engine {
         Some(ReadPoint { instant, reading })
     }
 
-    /// Returns whether the cache may answer now, by itself or in place of an unavailable database.
+    /// Returns whether the cache may answer now, fresh, or stale while the database is unavailable.
     #[must_use]
     pub fn may_answer(&self) -> bool {
         let bounds = self.freshness.bounds();
         let reading = self.freshness.read(BootInstant::now());
-        reading.is_some_and(|reading| reading.may_answer(bounds) || reading.may_stand_in(bounds))
+        reading.is_some_and(|reading| reading.may_answer(bounds) || reading.may_answer_stale(bounds))
     }
 
     /// Looks up a record in a fresh cache.
@@ -60,12 +60,7 @@ impl Engine {
         // between. It is an argument, so it cannot be later.
         let ReadPoint { instant, reading } = *read_point;
         let record = self.cache.get(id, instant)?;
-        Some(LookupResult {
-            record: Some(record),
-            as_of: reading.as_of,
-            now: reading.now,
-            standing_in: false,
-        })
+        Some(LookupResult { record: Some(record), as_of: reading.as_of, now: reading.now, is_stale: false })
     }
 
     /// Returns whether a cache that is fresh at `read_point` has this very record.
@@ -96,17 +91,17 @@ impl Engine {
         }
     }
 
-    /// Looks up a record in a cache that may stand in for an unavailable database.
-    fn look_up_old(&self, id: TokenId) -> Option<LookupResult> {
+    /// Looks up a record in a cache that may answer while the database is unavailable.
+    fn look_up_stale(&self, id: TokenId) -> Option<LookupResult> {
         let reading = self.freshness.read(BootInstant::now())?;
-        if !reading.may_stand_in(self.freshness.bounds()) {
+        if !reading.may_answer_stale(self.freshness.bounds()) {
             return None;
         }
-        let record = self.cache.get_old(id)?;
-        Some(LookupResult { record: Some(record), as_of: reading.as_of, now: reading.now, standing_in: true })
+        let record = self.cache.get_stale(id)?;
+        Some(LookupResult { record: Some(record), as_of: reading.as_of, now: reading.now, is_stale: true })
     }
 
-    /// Waits for a read; if Postgres cannot be read, an old cache may stand in.
+    /// Waits for a read; if Postgres cannot be read, a stale cache may answer.
     pub(super) async fn finish(
         &self,
         id: TokenId,
@@ -115,13 +110,13 @@ impl Engine {
         reading: Result<PendingRead, Overloaded>,
     ) -> Result<LookupResult, Unknown> {
         let read = self.read(id, lane, reading);
-        if consistency == Consistency::Full || self.look_up_old(id).is_none() {
+        if consistency == Consistency::Full || self.look_up_stale(id).is_none() {
             return read.await;
         }
-        match tokio::time::timeout(STAND_IN_AFTER, read).await {
+        match tokio::time::timeout(STALE_FALLBACK_DELAY, read).await {
             Ok(Ok(lookup)) => Ok(lookup),
-            Ok(Err(error)) => self.look_up_old(id).ok_or(error),
-            Err(_) => self.look_up_old(id).ok_or_else(|| StoreError::DeadlineExceeded.into()),
+            Ok(Err(error)) => self.look_up_stale(id).ok_or(error),
+            Err(_) => self.look_up_stale(id).ok_or_else(|| StoreError::DeadlineExceeded.into()),
         }
     }
 
@@ -138,6 +133,6 @@ impl Engine {
         }
         let fresh = self.freshness.read(BootInstant::now());
         let (as_of, now) = fresh.map_or((found.as_of, found.as_of), |fresh| fresh.with(found.as_of));
-        Ok(LookupResult { record: found.record, as_of, now, standing_in: false })
+        Ok(LookupResult { record: found.record, as_of, now, is_stale: false })
     }
 }

@@ -10,13 +10,13 @@ use tokio::sync::{Mutex, mpsc};
 use crate::store::{MacChange, Store};
 
 /// How many suggestions may wait.
-const QUEUE: usize = 4096;
+const MAX_QUEUED: usize = 4096;
 
 /// How many MACs one statement writes at most.
-const BATCH: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// How long a batch collects suggestions.
-const GATHER: Duration = Duration::from_millis(200);
+const BATCH_DELAY: Duration = Duration::from_millis(200);
 
 /// The sending end of the queue of suggestions.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct Suggestions(Arc<Mutex<mpsc::Receiver<MacChange>>>);
 /// Creates the queue between the engine and the job.
 #[must_use]
 pub fn queue() -> (MacRefresh, Suggestions) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
+    let (sender, receiver) = mpsc::channel(MAX_QUEUED);
     (MacRefresh(sender), Suggestions(Arc::new(Mutex::new(receiver))))
 }
 
@@ -44,10 +44,10 @@ impl MacRefresh {
 /// Writes suggestions until the engine is gone.
 pub async fn run(suggestions: Suggestions, store: Store) {
     let mut suggestions = suggestions.0.lock().await;
-    let mut batch = Vec::with_capacity(BATCH);
-    while suggestions.recv_many(&mut batch, BATCH).await > 0 {
-        tokio::time::sleep(GATHER).await;
-        while batch.len() < BATCH
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while suggestions.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        tokio::time::sleep(BATCH_DELAY).await;
+        while batch.len() < MAX_BATCH
             && let Ok(change) = suggestions.try_recv()
         {
             batch.push(change);

@@ -21,6 +21,6 @@ pub(super) struct LookupResult {
     pub(super) record: Option<Record>,
     pub(super) now: OffsetDateTime,
     pub(super) as_of: OffsetDateTime,
-    /// The cache is too old to answer by itself, and stands in for an unavailable database.
-    pub(super) standing_in: bool,
+    /// The cache is stale, and answers while the database is unavailable.
+    pub(super) is_stale: bool,
 }

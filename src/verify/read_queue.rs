@@ -21,14 +21,14 @@ use crate::store::{Connector, StoreError};
 
 /// The maximum number of ids per query, and how many of them may be callers' own credentials: a flood
 /// of invented credentials leaves three quarters to everyone else.
-const BATCH: usize = 256;
-const CREDENTIALS_PER_BATCH: usize = BATCH / 4;
+const MAX_BATCH: usize = 256;
+const CREDENTIALS_PER_BATCH: usize = MAX_BATCH / 4;
 
 /// How many queries may run at once, each on its own connection.
 pub(super) const WORKERS: usize = 4;
 
 /// The maximum number of queued ids per lane, and of waiting callers per id.
-const QUEUE: usize = 8_192;
+const MAX_QUEUED: usize = 8_192;
 const WAITERS_PER_ID: usize = 4_096;
 
 /// The longest estimated wait of a read in the queue; a read that would wait longer is rejected at
@@ -130,8 +130,8 @@ impl ReadQueue {
             Lane::Credential => &mut waiting.credentials,
             Lane::Secret => &mut waiting.secrets,
         };
-        let batch = if lane == Lane::Credential { CREDENTIALS_PER_BATCH } else { BATCH };
-        if queue.len() >= QUEUE || self.wait(queue.len(), batch) > MAX_WAIT {
+        let batch = if lane == Lane::Credential { CREDENTIALS_PER_BATCH } else { MAX_BATCH };
+        if queue.len() >= MAX_QUEUED || self.wait(queue.len(), batch) > MAX_WAIT {
             return Err(Overloaded);
         }
         queue.push_back(id);
@@ -158,11 +158,11 @@ impl ReadQueue {
     pub(super) fn take(&self) -> Vec<(TokenId, Waiters)> {
         let mut waiting = self.lock();
         let credentials = waiting.credentials.len().min(CREDENTIALS_PER_BATCH);
-        let secrets = waiting.secrets.len().min(BATCH - credentials);
+        let secrets = waiting.secrets.len().min(MAX_BATCH - credentials);
         let waiting = &mut *waiting;
         let credentials = waiting.credentials.drain(..credentials).map(|id| (Lane::Credential, id));
         let secrets = waiting.secrets.drain(..secrets).map(|id| (Lane::Secret, id));
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::with_capacity(MAX_BATCH);
         for (lane, id) in credentials.chain(secrets) {
             let mut waiters = waiting.waiters.remove(&(lane, id)).unwrap_or_default();
             waiters.retain(|waiter| !waiter.is_closed());

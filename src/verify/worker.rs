@@ -163,7 +163,7 @@ impl Worker {
         };
         let in_progress = ReadInProgress { cache, lease: cache.begin_read() };
         let read = BootInstant::now();
-        let loaded = connection.load_records(ids, |id| cache.get_old(id), &epoch, QUERY_DEADLINE).await;
+        let loaded = connection.load_records(ids, |id| cache.get_stale(id), &epoch, QUERY_DEADLINE).await;
         let loaded = loaded.inspect_err(|error| match error {
             StoreError::OtherServer => self.shared.feed.notify_one(),
             StoreError::DeadlineExceeded => self.shared.connector.doubt(),

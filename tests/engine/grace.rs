@@ -28,7 +28,7 @@ async fn with_grace(outage_grace: Duration) -> (Proxy, Replica) {
 }
 
 /// Waits until the age of a response shows that the cache is served in place of the database.
-async fn stands_in(replica: &Replica, token: &Made) {
+async fn answers_stale(replica: &Replica, token: &Made) {
     let mut root = replica.root();
     let ask = async || {
         let answer = root.verify(question(&token.secret, &[])).await.unwrap().into_inner();
@@ -53,7 +53,7 @@ async fn in_the_outage_grace_only_valid_verdicts_continue_and_show_their_age() {
 
         proxy.set(way);
 
-        stands_in(&replica, &live).await;
+        answers_stale(&replica, &live).await;
         assert_eq!(replica.health(SERVICE).await, ServingStatus::Serving);
         let unavailable = [
             question(&gone.secret, &[]),
@@ -79,7 +79,7 @@ async fn a_silent_database_and_many_callers_do_not_shorten_the_grace() {
     let mut root = replica.root();
     let live = cached(&mut root).await;
     proxy.set(LinkState::Stalled);
-    stands_in(&replica, &live).await;
+    answers_stale(&replica, &live).await;
 
     // All for the same token.
     let mut callers = JoinSet::new();

@@ -344,8 +344,8 @@ async fn promised_beside_a_replica_that_lasts(taken_out: Option<Guard>) -> (i128
         eventually("the new leader revokes", async || Some(revoked(&mut second.root(), &kept.id, "").await))
             .await;
     let promised = nanos(done.effective_time.as_ref()) - super::witness::wall();
-    let stands_in = lasting.root().verify(question(&kept.secret, &[])).await.unwrap().into_inner();
-    (promised, stands_in.verdict())
+    let answers_stale = lasting.root().verify(question(&kept.secret, &[])).await.unwrap().into_inner();
+    (promised, answers_stale.verdict())
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 /// The most memory, in bytes, that all of this together may take permanently.
-const MOST_MEMORY: u64 = 64 << 20;
+const MAX_MEMORY: u64 = 64 << 20;
 
 /// The most memory, in bytes, for unread responses: `--response-memory-bytes`, and what it takes to
 /// produce some.
@@ -111,7 +111,7 @@ async fn headers_that_never_end_are_cut_off_early() {
 
     scene.serves().await;
     let grown = scene.process.resident_bytes().saturating_sub(before);
-    assert!(grown < MOST_MEMORY, "{grown} bytes more");
+    assert!(grown < MAX_MEMORY, "{grown} bytes more");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,7 +126,7 @@ async fn silent_peers_use_little_memory_and_are_disconnected() {
     scene.serves().await;
     let grown = scene.process.resident_bytes().saturating_sub(before);
     report(&format!("{} silent connections take {} KiB each", silent.len(), grown / 1_024 / 1_000));
-    assert!(grown < MOST_MEMORY, "{grown} bytes more");
+    assert!(grown < MAX_MEMORY, "{grown} bytes more");
     // They do not respond to the server's PING after a while, and are disconnected, which ends the read.
     let limit = std::time::Duration::from_secs(90);
     let last = silent.last_mut().unwrap();
@@ -166,7 +166,7 @@ async fn an_excessive_load_generator_displaces_nobody() {
     assert!(output.contains("5000 succeeded, 0 failed"), "{output}");
     let grown = scene.process.resident_bytes().saturating_sub(before);
     report(&format!("5,000 refusals beside {asked} answers; resident memory {} MiB more", grown >> 20));
-    assert!(grown < MOST_MEMORY, "{grown} bytes more");
+    assert!(grown < MAX_MEMORY, "{grown} bytes more");
 }
 
 /// Creates tokens that fill a page of a list.

@@ -68,8 +68,8 @@ async fn served(replica: &Replica, from: [u8; 4]) -> TcpStream {
 
 #[tokio::test]
 async fn unauthenticated_connections_keep_no_newcomer_out_and_end_no_authenticated_one() {
-    const MOST: usize = 64;
-    let replica = with_connections(MOST).await;
+    const MAX_CONNECTIONS: usize = 64;
+    let replica = with_connections(MAX_CONNECTIONS).await;
     // From one address, then one from each of many.
     for flood in [|_| [127, 0, 0, 1], |number| [127, 0, 1, number]] {
         let stream = TcpStream::connect(replica.address).await.unwrap();
@@ -100,7 +100,7 @@ async fn unauthenticated_connections_keep_no_newcomer_out_and_end_no_authenticat
             let ended = async { while let Ok(1..) = stream.read(&mut [0; 1024]).await {} };
             still_open += usize::from(tokio::time::timeout(Duration::from_millis(5), ended).await.is_err());
         }
-        assert!(still_open < MOST, "{still_open} connections are open");
+        assert!(still_open < MAX_CONNECTIONS, "{still_open} connections are open");
     }
 }
 

@@ -24,7 +24,7 @@ const INSIDE: &str = "TOKEND_TEST_NAMESPACE";
 const ADDRESSES: &str = "fd00:0:0:1::1 fd00:0:0:1::2 fd00:0:0:2::1";
 
 /// The most connections of the listener.
-const MOST: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 
 #[test]
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
@@ -58,7 +58,12 @@ async fn served(from: [&str; 2]) -> usize {
     let metrics = Arc::new(Metrics::new().unwrap());
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let limits = Limits { most: MOST, idle: Duration::from_mins(1), age: None, over_limit: OverLimit::Wait };
+    let limits = Limits {
+        most: MAX_CONNECTIONS,
+        idle: Duration::from_mins(1),
+        age: None,
+        over_limit: OverLimit::Wait,
+    };
     let requests = RequestLimiter::new(1 << 24, Duration::from_secs(10), metrics.work.requests.clone());
     let mut incoming = accept(listener, None, limits, &requests, metrics);
     tokio::spawn(async move {
@@ -72,7 +77,7 @@ async fn served(from: [&str; 2]) -> usize {
         }
     });
     let mut open: Vec<TcpStream> = Vec::new();
-    for address in from.into_iter().cycle().take(MOST) {
+    for address in from.into_iter().cycle().take(MAX_CONNECTIONS) {
         let address: Ipv6Addr = address.parse().unwrap();
         let socket = TcpSocket::new_v6().unwrap();
         socket.bind(SocketAddr::from((address, 0))).unwrap();

@@ -24,7 +24,7 @@ const CALLS: usize = 256;
 
 /// The most memory, in bytes, for a connection's unfinished calls, including freed memory that the
 /// allocator keeps.
-const MOST: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 /// What each call sends before it stalls.
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +128,7 @@ fn unfinished_calls_of_any_service_use_little_memory_and_end_soon() {
             held.push((most.saturating_sub(idle) / usize::from(CONNECTIONS), path));
         }
         println!("{held:?}");
-        held.retain(|(held, _)| *held >= MOST);
+        held.retain(|(held, _)| *held >= MAX_BYTES);
         assert!(held.is_empty(), "bytes a connection: {held:?}");
 
         let (requests, _connection) = connect(&address, 1).await;
@@ -157,7 +157,7 @@ fn long_unfinished_calls_use_little_memory_too() {
         }
     }
     println!("{held:?}");
-    held.retain(|(held, ..)| *held >= MOST);
+    held.retain(|(held, ..)| *held >= MAX_BYTES);
     assert!(held.is_empty(), "bytes a connection: {held:?}");
 }
 

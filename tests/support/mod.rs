@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The longest pause between two probes: one that asks Postgres costs more than what it waits for.
-const LONGEST_PAUSE: Duration = Duration::from_millis(80);
+const MAX_PAUSE: Duration = Duration::from_millis(80);
 
 /// Calls `probe` until it returns a value, and returns that.
 ///
@@ -36,7 +36,7 @@ pub(crate) async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Op
         }
         assert!(Instant::now() < deadline, "this did not come: {what}");
         tokio::time::sleep(pause).await;
-        pause = LONGEST_PAUSE.min(pause * 2);
+        pause = MAX_PAUSE.min(pause * 2);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::watch::{ChangeBatch, Changes};
 
 /// How many heartbeats may be missed, and how long the first message may take, before the watch is
 /// restarted.
-const MISSED: u32 = 4;
+const MAX_MISSED_HEARTBEATS: u32 = 4;
 const MIN_SILENCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The follower.
@@ -113,7 +113,8 @@ impl Follower {
             self.position = batch.position;
             self.shared.freshness.publish(batch.as_of, BootInstant::now());
         }
-        self.silence_timeout = batch.heartbeat_interval.saturating_mul(MISSED).max(MIN_SILENCE_TIMEOUT);
+        self.silence_timeout =
+            batch.heartbeat_interval.saturating_mul(MAX_MISSED_HEARTBEATS).max(MIN_SILENCE_TIMEOUT);
     }
 
     fn restart(&mut self) {

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 /// The divisor of elapsed time by which clocks may differ: 1/1024 is twice the most that clocks are
 /// slewed by.
-const DRIFT: u32 = 1024;
+const DRIFT_DIVISOR: u32 = 1024;
 
 /// A time of the database that was read after an instant here.
 #[derive(Debug, Clone, Copy)]
@@ -182,7 +182,7 @@ impl Published {
 
 /// Returns the longest time that may have passed when a clock of this machine has measured `elapsed`.
 fn drifting(elapsed: Duration) -> Duration {
-    elapsed + elapsed / DRIFT
+    elapsed + elapsed / DRIFT_DIVISOR
 }
 
 fn since_by_boot(now: BootInstant, earlier: BootInstant) -> Duration {

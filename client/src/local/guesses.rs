@@ -16,8 +16,8 @@ use crate::error::Error;
 
 /// How many peers are remembered, the most concurrent requests of one, the most unknown secrets at
 /// once, and the time, in nanoseconds, after which one more is allowed.
-const PEERS: usize = 4096;
-const AT_ONCE: usize = 256;
+const MAX_PEERS: usize = 4096;
+const MAX_CONCURRENT: usize = 256;
 const BURST: i64 = 100;
 const INTERVAL: i64 = 100_000_000;
 
@@ -35,12 +35,12 @@ pub(super) struct Peer {
 
 impl Guesses {
     pub(super) fn new() -> Self {
-        Self(Cache::new(PEERS))
+        Self(Cache::new(MAX_PEERS))
     }
 
     /// Returns the peer at an address; for IPv6 its /64, all of which one machine may have.
     pub(super) fn peer(&self, address: IpAddr) -> Arc<Peer> {
-        let new = || Peer { at_once: Semaphore::new(AT_ONCE), until: AtomicI64::new(i64::MIN) };
+        let new = || Peer { at_once: Semaphore::new(MAX_CONCURRENT), until: AtomicI64::new(i64::MIN) };
         self.0
             .get_or_insert_with(&PeerNetwork::from(address), || {
                 Ok::<_, std::convert::Infallible>(Arc::new(new()))

@@ -37,8 +37,8 @@ use record_cache::RecordCache;
 
 /// The bounds of the staleness: the shortest that can be kept, and the longest that is still useful
 /// as a promise.
-const LEAST: Duration = Duration::from_millis(100);
-const MOST: Duration = Duration::from_hours(1);
+const MIN_STALENESS: Duration = Duration::from_millis(100);
+const MAX_STALENESS: Duration = Duration::from_hours(1);
 
 /// The settings of a local verifier.
 #[derive(Debug, Clone)]
@@ -65,7 +65,11 @@ impl Default for LocalConfig {
 impl LocalConfig {
     /// Refuses a staleness that cannot be kept.
     pub(crate) fn check(&self) -> Result<(), VerifierError> {
-        if (LEAST..=MOST).contains(&self.staleness) { Ok(()) } else { Err(VerifierError::Staleness) }
+        if (MIN_STALENESS..=MAX_STALENESS).contains(&self.staleness) {
+            Ok(())
+        } else {
+            Err(VerifierError::Staleness)
+        }
     }
 
     /// Declares how long after its commit a change may go unnoticed here; 1 s by default, 100 ms to

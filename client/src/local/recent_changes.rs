@@ -19,11 +19,11 @@ pub(super) enum Filled {
 }
 
 /// How many changes are remembered; a forgotten one keeps out every answer that may be older.
-const MOST: usize = 4096;
+const MAX_CHANGES: usize = 4096;
 
 /// How far the clocks of a database and of its successor may differ: an answer by the old clock
 /// must not seem newer than the watch.
-const CLOCKS: Duration = Duration::seconds(1);
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::seconds(1);
 
 /// A change, and the time from which answers include it; `None`: not known yet.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl RecentChanges {
             }
             // Changes that the watch did not report were committed before it began.
             if self.floor.is_none() {
-                self.floor = Some(as_of + CLOCKS);
+                self.floor = Some(as_of + MAX_CLOCK_DIFFERENCE);
             }
         }
         for id in ids {
@@ -71,7 +71,7 @@ impl RecentChanges {
         }
         self.ended = last;
         self.batches = self.batches.saturating_add(last.into());
-        while self.recent.len() > MOST {
+        while self.recent.len() > MAX_CHANGES {
             let forgotten = self.recent.pop_front().and_then(|change| change.known_from);
             // No answer can include a change without a known time: all wait for the next message.
             self.floor = forgotten.and_then(|known_from| self.floor.map(|floor| floor.max(known_from)));
@@ -167,12 +167,12 @@ mod tests {
     fn a_forgotten_change_keeps_out_every_older_answer() {
         let mut changes = started();
         changes.note(&[id(0)], at(10), true);
-        changes.note(&(1..=MOST).map(id).collect::<Vec<_>>(), at(20), true);
+        changes.note(&(1..=MAX_CHANGES).map(id).collect::<Vec<_>>(), at(20), true);
         assert_eq!(changes.admits(id(9_999), at(19)), Filled::No);
         assert_eq!(changes.admits(id(9_999), at(20)), Filled::Cached);
-        assert!(changes.recent.len() <= MOST);
+        assert!(changes.recent.len() <= MAX_CHANGES);
         // More at once than is remembered: nothing is known until the next message.
-        changes.note(&(0..=2 * MOST).map(id).collect::<Vec<_>>(), at(30), true);
+        changes.note(&(0..=2 * MAX_CHANGES).map(id).collect::<Vec<_>>(), at(30), true);
         assert_eq!(changes.admits(id(9_999), at(1_000)), Filled::No);
         changes.note(&[], at(31), true);
         assert_eq!(changes.admits(id(9_999), at(31)), Filled::No);

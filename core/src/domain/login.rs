@@ -19,10 +19,10 @@ pub const LONGEST: Duration = Duration::DAY;
 pub const DEFAULT_LIFETIME: Duration = Duration::hours(8);
 
 /// The longest lifetime of what a login gives, where the session's own token never expires.
-const LONGEST_GIVEN: Duration = Duration::days(365);
+const MAX_GIVEN: Duration = Duration::days(365);
 
 /// The longest name of a computer, in characters.
-const HOST: usize = 60;
+const MAX_HOST_CHARACTERS: usize = 60;
 
 /// What a program calls its computer. Not proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +45,8 @@ impl Host {
     /// # Errors
     /// The first rule that the text breaks.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
-        if text.chars().count() > HOST {
-            return Err(FieldError::TooLong { limit: HOST, unit: "characters" });
+        if text.chars().count() > MAX_HOST_CHARACTERS {
+            return Err(FieldError::TooLong { limit: MAX_HOST_CHARACTERS, unit: "characters" });
         }
         TokenName::parse(text).map(Self)
     }
@@ -104,7 +104,7 @@ impl LoginRequest {
                 let left = own_end.unix_timestamp_nanos().saturating_sub(end.unix_timestamp_nanos());
                 Duration::seconds((left / 1_000_000_000).try_into().unwrap_or(0))
             }
-            None => LONGEST_GIVEN,
+            None => MAX_GIVEN,
         });
         Grant {
             scopes: if self.scopes.is_empty() { offered } else { self.scopes.clone() },

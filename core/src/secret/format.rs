@@ -68,9 +68,9 @@ pub enum FormatError {
     Checksum,
 }
 
-const RANDOM: usize = 43;
-const CHECKSUM: usize = 6;
-const BODY: usize = TokenId::LENGTH + RANDOM + CHECKSUM;
+const RANDOM_LENGTH: usize = 43;
+const CHECKSUM_LENGTH: usize = 6;
+const BODY: usize = TokenId::LENGTH + RANDOM_LENGTH + CHECKSUM_LENGTH;
 
 /// A secret: the id of its token and 256 random bits. Its Debug output shows only the id.
 pub struct Secret {
@@ -116,7 +116,7 @@ impl Secret {
         let id = TokenId::from_text(id).ok_or(FormatError::Digits)?;
         let random = base62::decode_256(random).ok_or(FormatError::Digits)?;
         let checksum = base62::decode_u32(checksum).ok_or(FormatError::Digits)?;
-        let covered = &text.as_bytes()[..text.len() - CHECKSUM];
+        let covered = &text.as_bytes()[..text.len() - CHECKSUM_LENGTH];
         if crc32fast::hash(covered) != checksum {
             return Err(FormatError::Checksum);
         }
@@ -126,7 +126,7 @@ impl Secret {
     /// Formats the secret's text.
     #[must_use]
     pub fn render(&self, prefix: &Prefix) -> SecretString {
-        let mut random = Zeroizing::new([0; RANDOM]);
+        let mut random = Zeroizing::new([0; RANDOM_LENGTH]);
         base62::encode_256(&self.random, &mut random);
         // Allocated with the final capacity, so that no reallocation leaves a part of a secret behind.
         let mut text = String::with_capacity(prefix.as_str().len() + 1 + BODY);

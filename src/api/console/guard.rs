@@ -12,11 +12,11 @@ use axum::response::{IntoResponse as _, Response};
 use super::site::Site;
 
 /// Nothing is loaded but from the console itself; no text becomes script.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
+const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
                       base-uri 'none'; require-trusted-types-for 'script'; trusted-types 'none'; frame-ancestors 'none'";
 
-/// What follows in [`POLICY`] if nobody may show the page in a frame.
-const NOBODY: &str = "'none'";
+/// What follows in [`CONTENT_POLICY`] if nobody may show the page in a frame.
+const NO_FRAMES: &str = "'none'";
 
 /// Every feature of browsers that a page could ask for is off, but writing to the clipboard.
 const FEATURES: &str = "accelerometer=(), autoplay=(), bluetooth=(), camera=(), clipboard-read=(), clipboard-write=(self), \
@@ -56,8 +56,9 @@ fn plain(status: StatusCode, text: impl Into<Body>) -> Response {
 
 /// Lets a page of a portal session be shown in a frame by pages of these origins.
 pub(super) fn frame(headers: &mut HeaderMap, origins: &str) {
-    let policy =
-        POLICY.strip_suffix(NOBODY).and_then(|rest| HeaderValue::from_str(&format!("{rest}{origins}")).ok());
+    let policy = CONTENT_POLICY
+        .strip_suffix(NO_FRAMES)
+        .and_then(|rest| HeaderValue::from_str(&format!("{rest}{origins}")).ok());
     if let Some(policy) = policy {
         headers.insert(CONTENT_SECURITY_POLICY, policy);
     }
@@ -70,7 +71,7 @@ pub(super) fn seal(site: &Site, headers: &mut HeaderMap) {
         headers.insert(name, HeaderValue::from_static(value));
     };
     if !framed {
-        set(CONTENT_SECURITY_POLICY, POLICY);
+        set(CONTENT_SECURITY_POLICY, CONTENT_POLICY);
         // It cannot name origins.
         set(X_FRAME_OPTIONS, "DENY");
     }

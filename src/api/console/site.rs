@@ -14,7 +14,7 @@ use crate::secret::SessionKey;
 const LOOPBACK: [&str; 4] = ["tokend.localhost", "localhost", "127.0.0.1", "[::1]"];
 
 /// How the value of the cookie of a portal session begins. It decides only what is said when the session is over.
-const PORTAL: &str = "p.";
+const PORTAL_PREFIX: &str = "p.";
 
 /// The site that the console is.
 #[derive(Debug, Clone)]
@@ -103,12 +103,12 @@ impl Site {
     /// has a session of its own, whose cookie counts nowhere else.
     pub(super) fn key(&self, headers: &HeaderMap) -> Option<SessionKey> {
         let value = self.value(headers)?;
-        SessionKey::parse(value.strip_prefix(PORTAL).unwrap_or(value))
+        SessionKey::parse(value.strip_prefix(PORTAL_PREFIX).unwrap_or(value))
     }
 
     /// Returns whether the request has the cookie of a portal session, over or not.
     pub(super) fn has_portal(&self, headers: &HeaderMap) -> bool {
-        self.value(headers).is_some_and(|value| value.starts_with(PORTAL))
+        self.value(headers).is_some_and(|value| value.starts_with(PORTAL_PREFIX))
     }
 
     fn value<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
@@ -145,7 +145,7 @@ fn found<'a>(headers: &'a HeaderMap, cookie: &str) -> Option<&'a str> {
 /// Returns what the cookie of a portal session has: the key, marked so that a person whose session is gone is not asked
 /// for a secret.
 pub(super) fn portal_value(key: &SessionKey) -> SecretString {
-    format!("{PORTAL}{}", key.render().expose_secret()).into()
+    format!("{PORTAL_PREFIX}{}", key.render().expose_secret()).into()
 }
 
 impl Site {

@@ -24,13 +24,13 @@ use crate::telemetry::{self, TraceContext};
 use crate::verify::{AuthenticateError, ClientKey, Credential};
 
 /// The duration from which a successful call is logged at info.
-pub(super) const SLOW: Duration = Duration::from_millis(500);
+pub(super) const SLOW_CALL: Duration = Duration::from_millis(500);
 
 /// How long the error of a caller over its share is delayed.
 const OVER_SHARE: Duration = Duration::from_millis(250);
 
 /// The most bytes of a response about one token: the token and the fields that accompany it.
-pub(super) const LONGEST_ANSWER: usize = LARGEST_TOKEN + 1024;
+pub(super) const MAX_ANSWER: usize = LARGEST_TOKEN + 1024;
 
 /// The metadata in which a trusted frontend names the user it acts for.
 static ACTING_USER: HeaderName = HeaderName::from_static("tokend-acting-user");
@@ -119,10 +119,8 @@ impl TokenApi {
         let work = async move |credential: Credential, message| {
             let share = ClientKey::from(credential.caller());
             let (taken, _page_permit) = match length(&message) {
-                Length::Token => (self.context.response_memory.reserve(share, LONGEST_ANSWER)?, None),
-                Length::Ended => {
-                    (self.context.response_memory.reserve_set_aside(share, LONGEST_ANSWER)?, None)
-                }
+                Length::Token => (self.context.response_memory.reserve(share, MAX_ANSWER)?, None),
+                Length::Ended => (self.context.response_memory.reserve_set_aside(share, MAX_ANSWER)?, None),
                 Length::Page(permission, most) => {
                     credential.caller().require(permission)?;
                     let page = self.context.response_memory.acquire_page(share, most).await?;
@@ -268,7 +266,7 @@ pub(super) fn conclude<A>(
     let elapsed = started.elapsed();
     let duration_ms = elapsed.as_secs_f64() * 1e3;
     let answered = outcome.map(Response::new).inspect(|_| {
-        if elapsed < SLOW {
+        if elapsed < SLOW_CALL {
             tracing::debug!(duration_ms, "answered");
         } else {
             tracing::info!(duration_ms, "answered slowly");

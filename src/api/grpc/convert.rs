@@ -179,11 +179,11 @@ pub(super) fn no_request() -> Violations {
 }
 
 /// The most bytes of a page as a message: what it lists, its page token, and the framing.
-pub(super) const LONGEST_PAGE: usize = MAX_PAGE_BYTES + 1024;
+pub(super) const MAX_PAGE: usize = MAX_PAGE_BYTES + 1024;
 
 /// Returns the most bytes of a page of `number` elements of at most `each` bytes.
 pub(super) fn page_bytes(number: i32, each: usize) -> usize {
     // An invalid size is refused later, so it counts as 0.
     let size = page_size(number).map_or(0, |size| size as usize);
-    size.saturating_mul(each).saturating_add(1024).min(LONGEST_PAGE)
+    size.saturating_mul(each).saturating_add(1024).min(MAX_PAGE)
 }

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret as _;
 use tonic::{Code, Request, Response, Status};
 use tracing::{Instrument as _, Span, field};
 
-use super::call::{LONGEST_ANSWER, conclude, timeout, traceparent};
+use super::call::{MAX_ANSWER, conclude, timeout, traceparent};
 use super::reserved_body::ResponseReservation;
 use super::server::login_service_server::{LoginService, LoginServiceServer};
 use super::token_api::TokenApi;
@@ -65,7 +65,7 @@ impl LoginApi {
         let address = request.extensions().get::<Peer>().map(|peer| peer.address.ip());
         let provenance = AuditContext { acting: Acting::Caller, trace_id: Some(trace.trace_id) };
         let work = async {
-            let reservation = context.response_memory.reserve(ClientKey::peer(address), LONGEST_ANSWER);
+            let reservation = context.response_memory.reserve(ClientKey::peer(address), MAX_ANSWER);
             let outcome = panics::caught(async {
                 let reservation = reservation?;
                 Ok((work(address, request.into_inner()).await?, reservation))

@@ -32,7 +32,7 @@ const STREAM_WINDOW: u32 = 16 * 1024;
 const CONNECTION_WINDOW: u32 = 384 * 1024;
 
 /// How long streams may take to end after the signal.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const STREAM_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The limits of connections.
 #[derive(Debug, Clone, Copy)]
@@ -134,7 +134,7 @@ impl Transport {
         if draining.is_draining() {
             return Some(serving.await);
         }
-        timeout(LAST_WORDS, serving).await.ok()
+        timeout(STREAM_END_TIMEOUT, serving).await.ok()
     }
 
     fn speak(self, arrived: InlineExecutor) -> Builder<InlineExecutor> {

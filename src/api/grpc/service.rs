@@ -282,7 +282,7 @@ impl TokenService for TokenApi {
         &self,
         request: Request<CheckPolicyRequest>,
     ) -> Result<Response<CheckPolicyResponse>, Status> {
-        let most = |_: &_| convert::LONGEST_PAGE;
+        let most = |_: &_| convert::MAX_PAGE;
         self.call_for_page(Rpc::CheckPolicy, Permission::Read, request, most, async |credential, message| {
             let caller = credential.caller();
             let (organization_id, policy) = policies::check_request(&message)?;
@@ -300,7 +300,7 @@ impl TokenService for TokenApi {
         &self,
         request: Request<EnforcePolicyRequest>,
     ) -> Result<Response<EnforcePolicyResponse>, Status> {
-        let most = |_: &_| convert::LONGEST_PAGE;
+        let most = |_: &_| convert::MAX_PAGE;
         self.call_for_page(
             Rpc::EnforcePolicy,
             Permission::Root,

@@ -29,11 +29,11 @@ use crate::verify::{
 /// The most requests read ahead of one that waits, and the most bytes of them: enough for that many
 /// with a scope or two. While the client does not read, they stay in memory, and so does what
 /// arrived with the last of them, within one message of the maximum size.
-const AHEAD: usize = 128;
-const AHEAD_BYTES: usize = 32 * 1024;
+const MAX_AHEAD: usize = 128;
+const MAX_AHEAD_BYTES: usize = 32 * 1024;
 
 /// How many requests that have arrived are looked up before the first of them is judged.
-const TOGETHER: usize = 16;
+const LOOKUPS_TOGETHER: usize = 16;
 
 /// A source of a stream's requests.
 pub trait VerifyRequests: Stream<Item = Result<VerifyStreamRequest, Status>> + Send + Unpin {
@@ -151,7 +151,7 @@ impl<Q: VerifyRequests> VerifyResponses<Q> {
 
     /// Reads requests while one waits for its answer, and starts their lookups.
     fn read_ahead(&mut self, context: &mut Context<'_>, batch: &mut Batch) {
-        while self.ahead.len() < AHEAD && self.ahead_bytes < AHEAD_BYTES {
+        while self.ahead.len() < MAX_AHEAD && self.ahead_bytes < MAX_AHEAD_BYTES {
             let Some(request) = self.arrived.pop_front().or_else(|| self.read(context, batch)) else {
                 return;
             };
@@ -177,7 +177,7 @@ impl<Q: VerifyRequests> VerifyResponses<Q> {
             return Some((request, None));
         }
         let request = self.read(context, batch)?;
-        while self.arrived.len() < TOGETHER && self.requests.has_next() {
+        while self.arrived.len() < LOOKUPS_TOGETHER && self.requests.has_next() {
             let Some(request) = self.read(context, batch) else { break };
             self.arrived.push_back(request);
         }

@@ -4,7 +4,7 @@ use time::Duration;
 
 use super::fields::{optional, owner_kind, page_size, positive, scopes, timestamp};
 use crate::api::proto;
-use crate::domain::session::PORTAL;
+use crate::domain::session::PORTAL_LIFETIME;
 use crate::domain::users::{User, UserListing};
 use crate::domain::{FieldError, OrganizationId, RevokeReason, UserId, Violations};
 use crate::tokens::portal::{CreatePortalSession, PortalLink};
@@ -96,7 +96,7 @@ pub(super) fn portal_request(
     if scopes.as_ref().is_some_and(|scopes| !scopes.reserved().is_empty()) {
         violations.add("scopes", &RESERVED);
     }
-    let ttl = violations.take("ttl", message.ttl.map_or(Ok(PORTAL), portal_ttl));
+    let ttl = violations.take("ttl", message.ttl.map_or(Ok(PORTAL_LIFETIME), portal_ttl));
     let request = (|| {
         let (organization_id, user_id) = (organization_id?, user_id?);
         Some(CreatePortalSession { organization_id, user_id, scopes: scopes?, ttl: ttl? })
@@ -106,7 +106,7 @@ pub(super) fn portal_request(
 
 fn portal_ttl(given: prost_types::Duration) -> Result<Duration, FieldError> {
     positive(given)
-        .filter(|ttl| ttl.is_positive() && *ttl <= PORTAL)
+        .filter(|ttl| ttl.is_positive() && *ttl <= PORTAL_LIFETIME)
         .ok_or(FieldError::Rule("is not a duration above zero and at most 15 minutes"))
 }
 

@@ -8,7 +8,7 @@ use tonic::codegen::http::HeaderMap;
 use tonic::{Code, Request, Response, Status};
 use tracing::{Span, field};
 
-use super::call::{SLOW, acting_user, conclude, timeout, traceparent};
+use super::call::{SLOW_CALL, acting_user, conclude, timeout, traceparent};
 use super::convert;
 use super::convert::VerifyParams;
 use super::reply::VerifyReply;
@@ -177,7 +177,7 @@ impl TokenApi {
     ) -> Result<VerifyReply, Status> {
         let elapsed = started.elapsed();
         let outcome = match outcome.inspect(|answer| self.context.metrics.calls.verdict(answer.verdict)) {
-            Ok(answer) if elapsed < SLOW => Ok(answer.into()),
+            Ok(answer) if elapsed < SLOW_CALL => Ok(answer.into()),
             outcome => {
                 let span = self.span(Rpc::Verify, &self.context.sampling.context(traceparent(headers)));
                 span.record("caller", field::display(&caller.principal));

@@ -35,7 +35,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 const MESSAGE_BYTES: usize = 1 << 20;
 
 /// The error for a position that was not issued here, or not for this organization.
-const FOREIGN: FieldError = FieldError::Rule("is not a position from a watch of this organization");
+const FOREIGN_POSITION: FieldError = FieldError::Rule("is not a position from a watch of this organization");
 
 /// The messages of one call, each with its memory reservation.
 pub struct WatchStream {
@@ -69,7 +69,7 @@ impl Watcher {
             "" => None,
             text => Some(
                 Position::parse(text, organization.as_ref(), &self.keyring.peek())
-                    .map_err(|_| Violations::one("after", &FOREIGN))?,
+                    .map_err(|_| Violations::one("after", &FOREIGN_POSITION))?,
             ),
         };
         let watch = self.hub.subscribe().await?;

@@ -20,15 +20,15 @@ use crate::clock;
 use crate::secret::LinkCode;
 
 /// How long a person may take.
-const PATIENCE: Duration = Duration::from_mins(10);
+const LOGIN_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// How long a request may take, its longest head, and how many are read at once.
-const READ: Duration = Duration::from_secs(5);
-const HEAD: usize = 8 << 10;
-const CONNECTIONS: usize = 16;
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_HEAD_BYTES: usize = 8 << 10;
+const MAX_CONNECTIONS: usize = 16;
 
 /// The longest line that is read as a code.
-const LINE: u64 = 1 << 10;
+const MAX_LINE_BYTES: u64 = 1 << 10;
 
 /// Why there is no code.
 #[derive(Debug, Error)]
@@ -37,7 +37,7 @@ pub enum CodeError {
     #[error("the login was not allowed in the browser")]
     Refused,
     /// Nothing came in time.
-    #[error("nobody allowed the login within {} minutes: run `tokend login` again", PATIENCE.as_secs() / 60)]
+    #[error("nobody allowed the login within {} minutes: run `tokend login` again", LOGIN_TIMEOUT.as_secs() / 60)]
     Late,
     /// The typed text is no code.
     #[error("this is not the code that the page shows: run `tokend login` again")]
@@ -84,7 +84,7 @@ impl Callback {
         let waiting = async {
             loop {
                 tokio::select! {
-                    accepted = self.listener.accept(), if requests.len() < CONNECTIONS => {
+                    accepted = self.listener.accept(), if requests.len() < MAX_CONNECTIONS => {
                         // A connection that is gone already is not accepted.
                         if let Ok((connection, _)) = accepted {
                             let (port, state) = (self.port, self.state.clone());
@@ -99,14 +99,14 @@ impl Callback {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or(Err(CodeError::Late))
+        tokio::time::timeout(LOGIN_TIMEOUT, waiting).await.unwrap_or(Err(CodeError::Late))
     }
 }
 
 /// Reads the code that a person types or pastes.
 pub(super) fn typed() -> Result<SecretString, CodeError> {
     let mut line = Zeroizing::new(String::new());
-    io::stdin().lock().take(LINE).read_line(&mut line)?;
+    io::stdin().lock().take(MAX_LINE_BYTES).read_line(&mut line)?;
     let code = line.trim();
     LinkCode::parse(code).map(|_| code.into()).ok_or(CodeError::NoCode)
 }
@@ -114,9 +114,9 @@ pub(super) fn typed() -> Result<SecretString, CodeError> {
 /// Answers one connection, and returns what it says.
 async fn answer(mut connection: TcpStream, port: u16, state: SecretString) -> Said {
     let speaking = async {
-        let mut head = Zeroizing::new(Vec::with_capacity(HEAD));
+        let mut head = Zeroizing::new(Vec::with_capacity(MAX_HEAD_BYTES));
         while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-            if head.len() >= HEAD || connection.read_buf(&mut *head).await? == 0 {
+            if head.len() >= MAX_HEAD_BYTES || connection.read_buf(&mut *head).await? == 0 {
                 return Ok(Said::Nothing);
             }
         }
@@ -140,7 +140,7 @@ async fn answer(mut connection: TcpStream, port: u16, state: SecretString) -> Sa
         connection.shutdown().await?;
         Ok(said)
     };
-    let spoken: Result<Result<Said, io::Error>, _> = tokio::time::timeout(READ, speaking).await;
+    let spoken: Result<Result<Said, io::Error>, _> = tokio::time::timeout(READ_TIMEOUT, speaking).await;
     spoken.ok().and_then(Result::ok).unwrap_or(Said::Nothing)
 }
 

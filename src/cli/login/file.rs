@@ -18,14 +18,14 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::config::{ConfigError, Environment};
 
 /// All permissions of the group and others.
-const OTHERS: u32 = 0o077;
+const GROUP_AND_OTHERS: u32 = 0o077;
 
 /// The longest file that is read.
-const LONGEST: u64 = 64 << 10;
+const MAX_FILE_BYTES: u64 = 64 << 10;
 
 /// How long `tokend login` and `tokend logout` wait for another command that changes the file.
-const WAIT: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Why the file cannot be used.
 #[derive(Debug, Error)]
@@ -149,10 +149,10 @@ impl LoginFile {
                 if let Some(locked) = self.try_lock()? {
                     return Ok(locked);
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(LOCK_RETRY_DELAY).await;
             }
         };
-        tokio::time::timeout(WAIT, waiting).await.unwrap_or(Err(LoginFileError::Busy))
+        tokio::time::timeout(LOCK_TIMEOUT, waiting).await.unwrap_or(Err(LoginFileError::Busy))
     }
 
     fn path(&self) -> PathBuf {
@@ -202,9 +202,9 @@ impl LoginFile {
         let metadata = file.metadata().map_err(|error| self.io(error))?;
         let private = metadata.is_file()
             && metadata.uid() == own_uid()
-            && metadata.mode() & OTHERS == 0
+            && metadata.mode() & GROUP_AND_OTHERS == 0
             && metadata.nlink() == 1
-            && metadata.len() <= LONGEST;
+            && metadata.len() <= MAX_FILE_BYTES;
         if private { Ok(()) } else { Err(LoginFileError::Exposed(self.path())) }
     }
 
@@ -218,7 +218,7 @@ impl LoginFile {
         };
         self.require_private(&opened)?;
         let mut text = Zeroizing::new(String::new());
-        opened.take(LONGEST).read_to_string(&mut text).map_err(|error| self.io(error))?;
+        opened.take(MAX_FILE_BYTES).read_to_string(&mut text).map_err(|error| self.io(error))?;
         let login: StoredLogin =
             serde_json::from_str(&text).map_err(|_| LoginFileError::Content(self.path()))?;
         if login.address == self.address {

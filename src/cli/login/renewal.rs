@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::Environment;
 
 /// How long the old secret is accepted, in seconds.
-const GRACE: i64 = 3600;
+const GRACE_SECONDS: i64 = 3600;
 
 /// Returns the secret of the login at this address; `None`: nobody is logged in.
 pub(in crate::cli) async fn secret(
@@ -56,7 +56,7 @@ async fn renewed(
     let client = connection.clone().secret(login.secret()).open().map_err(ClientError::Connection)?;
     let message = RotateTokenRequest {
         token_id: login.token_id.clone(),
-        grace_period: Some(prost_types::Duration { seconds: GRACE, nanos: 0 }),
+        grace_period: Some(prost_types::Duration { seconds: GRACE_SECONDS, nanos: 0 }),
         request_id,
         ..RotateTokenRequest::default()
     };

@@ -14,7 +14,7 @@ use rules::{PolicyJson, RuleFlags};
 
 use super::client::{AddressFlag, Client, ClientError};
 use super::output::{aligned, print, print_json, rfc3339, to_the_second};
-use super::token::CALLER;
+use super::token::CALLER_HELP;
 use super::{CommandError, single_threaded};
 use crate::config::{DisplayDuration, Environment};
 
@@ -22,23 +22,23 @@ use crate::config::{DisplayDuration, Environment};
 #[derive(Subcommand)]
 pub(super) enum PolicyCommand {
     /// Show an organization's policy
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Get(GetFlags),
     /// Replace an organization's whole policy: what is not named is no longer limited
     ///
     /// Applies to tokens that are created, rotated or changed from then on. Needs a root caller.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Set(SetFlags),
     /// List the existing tokens that break a policy; changes nothing
     ///
     /// Checks the policy given here, as with set; without one, the organization's own.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     DryRun(SetFlags),
     /// Make existing tokens comply with their organization's policy
     ///
     /// Shortens lifetimes, removes scopes, and revokes tokens that cannot comply otherwise: what dry-run
     /// lists. Needs a root caller. May be interrupted and run again.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Enforce(EnforceFlags),
 }
 

@@ -23,7 +23,7 @@ use clap::Subcommand;
 use super::{CommandError, single_threaded};
 use crate::config::Environment;
 
-pub(super) const CALLER: &str = "Environment: TOKEND_SECRET holds the caller's own secret; otherwise \
+pub(super) const CALLER_HELP: &str = "Environment: TOKEND_SECRET holds the caller's own secret; otherwise \
      TOKEND_SECRET_FILE names the file that holds it; otherwise it is that of tokend login.";
 
 /// `tokend token …`
@@ -33,44 +33,44 @@ pub(super) enum TokenCommand {
     ///
     /// The token's fields go to standard error. The secret is shown only this once. Exactly one of
     /// --expire-time, --ttl and --no-expiration must be chosen.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Create(create::CreateFlags),
     /// Show a token by its id
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Get(get::GetFlags),
     /// List tokens, newest first
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     List(list::ListFlags),
     /// Change a token's name, scopes, labels, networks or expiration
     ///
     /// Changes only what the command line names.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Update(update::UpdateFlags),
     /// Replace a token by a new one and print only the new secret on standard output
     ///
     /// Owner, name, scopes, labels and networks stay the same; the old token ends after the grace period. Any
     /// token may rotate itself, with a grace period of at least 1m.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Rotate(rotate::RotateFlags),
     /// Revoke a token permanently, and the tokens that were rotated from it
     ///
     /// Revoking it again changes nothing: the first time and reason stay. Anyone who has a token's secret may
     /// revoke it, with --from-stdin.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Revoke(revoke::RevokeFlags),
     /// Disable a token until it is enabled again
     ///
     /// For a suspicion that is not confirmed. Tokens that were rotated from it stay in use.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Disable(disable::DisableFlags),
     /// Enable a disabled token again
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Enable(disable::SwitchFlags),
     /// Verify a secret that is read from standard input
     ///
     /// Exit status: 0 the secret is valid, 3 it is not valid (any other verdict), 1 the verdict is not known
     /// (an error), 2 wrong usage.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Verify(verify::VerifyFlags),
 }
 

@@ -13,7 +13,7 @@ use crate::cli::client::{Client, ClientError};
 use crate::cli::output::remark;
 
 /// The tokens per page.
-const PAGE: i32 = 1000;
+const TOKENS_PER_PAGE: i32 = 1000;
 
 /// Prints the tokens that revoking this one would revoke: itself and its successors by rotation.
 pub(super) async fn token(
@@ -79,7 +79,7 @@ async fn of_user(
         organization_id,
         user_id,
         states: states.iter().map(|state| (*state).into()).collect(),
-        page_size: PAGE,
+        page_size: TOKENS_PER_PAGE,
         owner_kind: kind.into(),
         ..ListTokensRequest::default()
     };

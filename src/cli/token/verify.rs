@@ -22,7 +22,7 @@ use crate::config::Environment;
 pub(crate) const NOT_VALID: u8 = 3;
 
 /// More than any secret, less than the server's limit on a message: a longer text would be refused.
-const MOST_BYTES: u64 = 32 * 1024;
+const MAX_BYTES: u64 = 32 * 1024;
 
 /// Flags of `tokend token verify`.
 #[derive(Args)]
@@ -92,7 +92,7 @@ pub(crate) fn presented() -> Result<SecretString, CommandError> {
         remark("reading a secret from standard input; end with Enter and Ctrl-D\n");
     }
     let mut bytes = Zeroizing::new(Vec::new());
-    input.lock().take(MOST_BYTES).read_to_end(&mut bytes).map_err(ClientError::Input)?;
+    input.lock().take(MAX_BYTES).read_to_end(&mut bytes).map_err(ClientError::Input)?;
     Ok(first_line(&String::from_utf8_lossy(&bytes)))
 }
 

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use tokend_client::proto::OwnerKind;
 
-use super::token::{CALLER, preview};
+use super::token::{CALLER_HELP, preview};
 use super::{CommandError, single_threaded};
 use crate::cli::client::AddressFlag;
 use crate::config::Environment;
@@ -20,36 +20,36 @@ pub(super) enum UserCommand {
     ///
     /// In one organization, for a user who leaves. Disable the user first: a token that is created later stays
     /// active.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Revoke(revoke::RevokeFlags),
 
     /// Put all tokens of a user out of use, and have none created
     ///
     /// In one organization, until `tokend user enable`. The user need not have tokens.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Disable(switch::DisableFlags),
 
     /// Take back what `tokend user disable` did, and nothing else
     ///
     /// Tokens that were revoked, have expired or were disabled by themselves stay refused.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Enable(switch::EnableFlags),
 
     /// List who has tokens, how many, and who is disabled
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     List(list::ListFlags),
 
     /// Print a link that opens the console for a user, to manage their own tokens
     ///
     /// It opens once and within a minute. The user gives only the scopes that are named here, and only what the caller's
     /// own token may give. Needs a caller with tokend:write.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     Portal(portal::PortalFlags),
 
     /// End all portal sessions of a user, and their unused links
     ///
     /// Tokens that were created in them stay.
-    #[command(after_help = CALLER)]
+    #[command(after_help = CALLER_HELP)]
     RevokePortal(portal::RevokePortalFlags),
 }
 

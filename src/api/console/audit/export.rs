@@ -27,19 +27,19 @@ use crate::domain::size::MAX_PAGE_BYTES;
 use crate::tokens::events::ListEvents;
 
 /// How many events are read at once.
-const PAGE: u32 = 500;
+const EVENTS_PER_PAGE: u32 = 500;
 
 /// The most bytes of a page as lines: names of fields stand in each.
-const PAGE_BYTES: usize = 2 * MAX_PAGE_BYTES;
+const MAX_PAGE_TEXT_BYTES: usize = 2 * MAX_PAGE_BYTES;
 
 /// How long a page may stay unread.
-const TIMEOUT: Duration = Duration::from_secs(30);
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Streams all events that the filters in the address select, newest first.
 pub(super) async fn open(console: &Arc<Console>, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Read)?;
-    let Ok(request) = AuditQuery::read(&page_request.query()).parse(PAGE) else {
+    let Ok(request) = AuditQuery::read(&page_request.query()).parse(EVENTS_PER_PAGE) else {
         let text = "One of its filters is not valid. Go back to the log, which says which one.".to_owned();
         let page = Message { frame: Frame::new(None, String::new()), title: "Nothing was exported", text };
         return Ok(console.unauthenticated_page(page_request, StatusCode::BAD_REQUEST, &page));
@@ -81,8 +81,11 @@ async fn send_all(
         if !visit.is_still_valid(console).await {
             return None;
         }
-        let memory =
-            context.response_memory.wait_to_reserve(visit.share(), PAGE_BYTES, TIMEOUT).await.ok()?;
+        let memory = context
+            .response_memory
+            .wait_to_reserve(visit.share(), MAX_PAGE_TEXT_BYTES, SEND_TIMEOUT)
+            .await
+            .ok()?;
         let page = context.actions.list_events(visit.caller(), request.clone()).await.ok()?;
         let mut text = String::new();
         for event in &page.events {
@@ -92,7 +95,7 @@ async fn send_all(
         memory.shrink(text.len());
         let bytes = reserved_bytes(text.as_bytes(), vec![memory]);
         if !bytes.is_empty() {
-            tokio::time::timeout(TIMEOUT, sender.send(Ok(bytes))).await.ok()?.ok()?;
+            tokio::time::timeout(SEND_TIMEOUT, sender.send(Ok(bytes))).await.ok()?.ok()?;
         }
         request.page_token = page.next_page_token;
         if request.page_token.is_none() {

@@ -14,7 +14,7 @@ use crate::domain::{Permission, Reach};
 use crate::tokens::ActionError;
 
 /// How many events a page shows.
-const EVENTS: u32 = 25;
+const EVENTS_PER_PAGE: u32 = 25;
 
 /// Shows a page of the events that the filters in the address select, newest first.
 pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
@@ -31,7 +31,7 @@ pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Resul
         events: Vec::new(),
         next: None,
     };
-    let request = match page.query.parse(EVENTS) {
+    let request = match page.query.parse(EVENTS_PER_PAGE) {
         Ok(request) => request,
         Err(problems) => {
             page.problems = problems;
@@ -39,7 +39,7 @@ pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Resul
         }
     };
     let context = &console.integrations.context;
-    let most = LARGEST_EVENT.saturating_mul(EVENTS as usize);
+    let most = LARGEST_EVENT.saturating_mul(EVENTS_PER_PAGE as usize);
     let turn = context.response_memory.acquire_page(visit.share(), most).await?;
     match context.actions.list_events(caller, request).await {
         Ok(found) => {

@@ -13,8 +13,8 @@ use crate::domain::event::{EventKind, TokenEvent};
 use crate::secret::TokenId;
 
 /// How many changed fields of an event are shown, and how much of each value.
-const CHANGES: usize = 4;
-const VALUE: usize = 60;
+const MAX_CHANGES_SHOWN: usize = 4;
+const MAX_VALUE_CHARACTERS: usize = 60;
 
 /// The audit log.
 #[derive(Template)]
@@ -56,8 +56,9 @@ impl EventView {
     pub(super) fn new(event: &TokenEvent, now: OffsetDateTime, sealed_to: Option<i64>) -> Self {
         // What a new token has stands on its page.
         let changes = if event.kind == EventKind::Created { &[][..] } else { &event.changes };
-        let shown = |value: &Option<String>| shortened(value.as_deref().unwrap_or_default(), VALUE);
-        let fields = changes.iter().take(CHANGES);
+        let shown =
+            |value: &Option<String>| shortened(value.as_deref().unwrap_or_default(), MAX_VALUE_CHARACTERS);
+        let fields = changes.iter().take(MAX_CHANGES_SHOWN);
         Self {
             at: Moment::new(event.event_time, now),
             word: KINDS.iter().find(|(kind, _)| *kind == event.kind).map_or("", |(_, word)| word),
@@ -71,7 +72,7 @@ impl EventView {
             changes: fields
                 .map(|change| (visible(&change.field), shown(&change.old), shown(&change.new)))
                 .collect(),
-            more_changes: changes.len().saturating_sub(CHANGES),
+            more_changes: changes.len().saturating_sub(MAX_CHANGES_SHOWN),
             is_sealed: sealed_to.is_some_and(|last| event.id <= last),
         }
     }

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use crate::secret::{Prefix, Secret, TokenId};
 
 /// How many are looked up for one text.
-pub(super) const MOST: usize = 20;
+pub(super) const MAX_CANDIDATES: usize = 20;
 
 /// What a word of the text is.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(super) fn candidates(text: &str, prefix: &Prefix) -> (Vec<Candidate>, usize)
     let mut left_out: usize = 0;
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     for candidate in words.filter_map(|word| candidate(word, prefix)) {
-        let full = found.len() == MOST;
+        let full = found.len() == MAX_CANDIDATES;
         match found.iter_mut().find(|known| known.id() == candidate.id()) {
             Some(known) if known.weight() < candidate.weight() => *known = candidate,
             Some(_) => {}
@@ -107,6 +107,6 @@ mod tests {
     fn the_number_of_candidates_is_bounded() {
         let text: Vec<String> = (0..=255).map(|byte| TokenId::from_bytes([byte; 16]).to_string()).collect();
         let (found, left_out) = candidates(&text.join("\n"), &Prefix::default());
-        assert_eq!((found.len(), left_out), (MOST, 256 - MOST));
+        assert_eq!((found.len(), left_out), (MAX_CANDIDATES, 256 - MAX_CANDIDATES));
     }
 }

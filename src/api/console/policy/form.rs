@@ -67,14 +67,14 @@ impl PolicyForm {
     /// # Errors
     /// All fields that are not valid.
     pub(super) fn parse(&self) -> Result<Policy, Problems> {
-        const MOST: FieldError = FieldError::Rule("is not a number from 1 to 1000000");
+        const COUNT: FieldError = FieldError::Rule("is not a number from 1 to 1000000");
         let mut problems = Problems::default();
         let lifetime = given(&self.lifetime, |text| duration(text, Duration::SECOND, MAX_LIFETIME));
         let longest_lifetime = problems.take("lifetime", lifetime, "This time");
         let grace = given(&self.grace, |text| duration(text, Duration::ZERO, MAX_GRACE));
         let longest_grace = problems.take("grace", grace, "This time");
         let most = given(&self.most, |text| {
-            text.parse().ok().filter(|most| (1..=MAX_TOKENS).contains(most)).ok_or(MOST)
+            text.parse().ok().filter(|most| (1..=MAX_TOKENS).contains(most)).ok_or(COUNT)
         });
         let most_active_tokens = problems.take("most", most, "This");
         let words = self.scopes.split([' ', ',', '\t', '\r', '\n']).filter(|word| !word.is_empty());

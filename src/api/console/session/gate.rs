@@ -18,7 +18,7 @@ use crate::verify::AuthenticateError;
 pub(in crate::api::console) const HOME: &str = "/tokens";
 
 /// How the paths of pages begin to which a person may be led after signing in.
-const ROOMS: [&str; 8] = ["tokens", "users", "find", "why", "audit", "policy", "sessions", "login"];
+const SECTIONS: [&str; 8] = ["tokens", "users", "find", "why", "audit", "policy", "sessions", "login"];
 
 /// Why somebody has to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +116,7 @@ pub(in crate::api::console) fn sign_in_form(
 /// Returns a path of the console's own pages, else the first page: nobody is led elsewhere by signing in.
 pub(in crate::api::console) fn safe(next: &str) -> &str {
     let first = next.strip_prefix('/').and_then(|rest| rest.split(['/', '?']).next());
-    let own = first.is_some_and(|first| ROOMS.contains(&first));
+    let own = first.is_some_and(|first| SECTIONS.contains(&first));
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if own && plain && !next.contains("//") { next } else { HOME }
 }

@@ -25,7 +25,7 @@ use crate::store::Which;
 use crate::tokens::ActionError;
 
 /// How many sessions are shown.
-const SHOWN: usize = 25;
+const MAX_SHOWN: usize = 25;
 
 /// Lists them.
 pub(in crate::api::console) async fn show(
@@ -80,8 +80,8 @@ async fn page(
         Ok(all) => all,
         Err(error) => return Err(unrecognised(console, page_request, error).await),
     };
-    let more = all.len().saturating_sub(SHOWN);
-    let sessions = all.into_iter().take(SHOWN).map(|session| SessionView {
+    let more = all.len().saturating_sub(MAX_SHOWN);
+    let sessions = all.into_iter().take(MAX_SHOWN).map(|session| SessionView {
         is_this: session.id == visit.session.id,
         id: session.id.to_string(),
         since: Moment::new(session.open_time, visit.now),

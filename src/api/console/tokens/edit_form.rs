@@ -17,10 +17,10 @@ use crate::domain::{Scope, Token, TokenName};
 use crate::tokens::update::TokenChange;
 
 /// How much of a value is shown, in characters.
-const VALUE: usize = 100;
+const MAX_VALUE_CHARACTERS: usize = 100;
 
 /// The place of the grant among the marks of a version.
-const GRANT: usize = 4;
+const GRANT_INDEX: usize = 4;
 
 /// The form as it was typed.
 #[derive(Debug, Default, Clone)]
@@ -182,7 +182,7 @@ impl EditForm {
             }
         }
         let (mine, theirs) = (self.grant.whole(), stored.grant.whole());
-        let before = before.get(GRANT).copied().unwrap_or_default();
+        let before = before.get(GRANT_INDEX).copied().unwrap_or_default();
         let grant = if mark(&mine) == before { stored.grant.clone() } else { self.grant };
         if mark(&mine) != before && mark(&theirs) != before && mine != theirs {
             problems.add("grant", format!("Somebody else changed this. Now it is: {}", shown(&theirs)));
@@ -218,7 +218,7 @@ fn mark(text: &str) -> String {
 /// Returns the value of a field for people.
 fn shown(text: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.is_empty() { "nothing".to_owned() } else { shortened(&text, VALUE) }
+    if text.is_empty() { "nothing".to_owned() } else { shortened(&text, MAX_VALUE_CHARACTERS) }
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use crate::domain::event::{EventKind, FieldChange, TokenEvent};
 use crate::secret::TokenId;
 
 /// How many events a page shows.
-pub(super) const EVENTS: u32 = 15;
+pub(super) const EVENTS_PER_PAGE: u32 = 15;
 
 /// How much of a value is shown, in characters: lists can be long.
-const VALUE: usize = 100;
+const MAX_VALUE_CHARACTERS: usize = 100;
 
 /// An event as it is shown.
 pub(super) struct EventView {
@@ -55,7 +55,8 @@ impl EventView {
 
 impl ChangeView {
     fn new(change: &FieldChange) -> Self {
-        let value = |value: &Option<String>| shortened(value.as_deref().unwrap_or_default(), VALUE);
+        let value =
+            |value: &Option<String>| shortened(value.as_deref().unwrap_or_default(), MAX_VALUE_CHARACTERS);
         Self { field: visible(&field_word(&change.field)), old: value(&change.old), new: value(&change.new) }
     }
 }

@@ -17,10 +17,10 @@ use crate::tokens::ActionError;
 use crate::tokens::list::ListTokens;
 
 /// How many tokens a page shows. With more, a page would have more than 50 KB with what belongs to it.
-const TOKENS: u32 = 25;
+const TOKENS_PER_PAGE: u32 = 25;
 
 /// The most bytes that a token takes in the use case and on the page.
-const EACH: usize = 32 << 10;
+const MAX_TOKEN_BYTES: usize = 32 << 10;
 
 /// Shows a page of the tokens that the filters in the address select.
 pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
@@ -45,14 +45,14 @@ pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Resul
             return console.page(&visit, StatusCode::BAD_REQUEST, &page);
         }
     };
-    let most = EACH.saturating_mul(TOKENS as usize);
+    let most = MAX_TOKEN_BYTES.saturating_mul(TOKENS_PER_PAGE as usize);
     let turn = console.integrations.context.response_memory.acquire_page(visit.share(), most).await?;
     let page_token = Some(page.query.page.clone()).filter(|text| !text.is_empty());
     match console
         .integrations
         .context
         .actions
-        .list_tokens(caller, ListTokens { listing, page_size: TOKENS, page_token })
+        .list_tokens(caller, ListTokens { listing, page_size: TOKENS_PER_PAGE, page_token })
         .await
     {
         Ok(found) => {

@@ -34,16 +34,16 @@ use crate::store::Change;
 const COLLECT: Duration = Duration::from_millis(250);
 
 /// How often the session is judged when nothing changes.
-const LOOK: Duration = Duration::from_secs(5);
+const SESSION_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a message may stay unread.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many tokens one message names; further ones are counted.
 const MAX_CHANGES: usize = 100;
 
 /// How long a browser waits before it connects again, in milliseconds.
-const RETRY: &str = "retry: 2000\n";
+const RETRY_FIELD: &str = "retry: 2000\n";
 
 type Sender = mpsc::Sender<Result<Bytes, Infallible>>;
 
@@ -140,7 +140,7 @@ impl News {
         loop {
             let mut collected = Collected::default();
             let mut now = None;
-            let mut until = after(LOOK);
+            let mut until = after(SESSION_CHECK_INTERVAL);
             loop {
                 match timeout_at(until, watch.batches.recv()).await {
                     Ok(Ok(batch)) => {
@@ -224,7 +224,7 @@ impl News {
         self.visit.caller().require(Permission::See).ok()?;
         // The session may see less than when they were collected.
         collected.changes.retain(|_, change| self.sees(change));
-        let mut text = String::from(RETRY);
+        let mut text = String::from(RETRY_FIELD);
         if let Some(position) = &collected.position {
             let id = position.render(self.organization.as_ref(), &self.console.keyring.peek());
             // Writing to a String cannot fail.
@@ -247,9 +247,9 @@ impl News {
             let _ = writeln!(text, "data: {}\n", json!({"changes": changes, "more": collected.more}));
         }
         let memory = &self.console.integrations.context.response_memory;
-        let memory = memory.wait_to_reserve(self.visit.share(), text.len(), TIMEOUT).await.ok()?;
+        let memory = memory.wait_to_reserve(self.visit.share(), text.len(), SEND_TIMEOUT).await.ok()?;
         let bytes = reserved_bytes(text.as_bytes(), vec![memory]);
-        tokio::time::timeout(TIMEOUT, self.sender.send(Ok(bytes))).await.ok()?.ok()
+        tokio::time::timeout(SEND_TIMEOUT, self.sender.send(Ok(bytes))).await.ok()?.ok()
     }
 }
 

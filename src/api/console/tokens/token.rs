@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
 
-use super::history::{EVENTS, EventView};
+use super::history::{EVENTS_PER_PAGE, EventView};
 use super::pages::{Acts, Family, FamilyEnd, One};
 use super::subject::{Subject, named};
 use super::view::TokenView;
@@ -36,9 +36,9 @@ pub(super) async fn page(
     let fields = page_request.query();
     let page_token = Some(fields.typed("events")).filter(|text| !text.is_empty());
     let is_older = page_token.is_some();
-    let most = EACH_EVENT.saturating_mul(EVENTS as usize);
+    let most = EACH_EVENT.saturating_mul(EVENTS_PER_PAGE as usize);
     let _room = console.integrations.context.response_memory.acquire_page(visit.share(), most).await?;
-    let found = events(console, &visit, id, (Vec::new(), EVENTS, page_token)).await?;
+    let found = events(console, &visit, id, (Vec::new(), EVENTS_PER_PAGE, page_token)).await?;
     let sealed_to = console.integrations.context.actions.sealed_to(visit.caller()).await?;
     let page = One {
         frame: visit.frame(),

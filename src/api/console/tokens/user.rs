@@ -24,10 +24,10 @@ use crate::tokens::list::{ListTokens, Page};
 use crate::tokens::users::NamedUser;
 
 /// How many of the tokens are shown.
-const SHOWN: u32 = 25;
+const MAX_SHOWN: u32 = 25;
 
 /// The most bytes that a token takes in the use case and on the page.
-const EACH: usize = 32 << 10;
+const MAX_TOKEN_BYTES: usize = 32 << 10;
 
 /// The path of the page.
 pub(super) const PATH: &str = "/tokens/user";
@@ -74,7 +74,7 @@ async fn question(
 /// Reads the first of the user's tokens that are not revoked yet.
 async fn tokens(console: &Console, visit: &Visit, owner: NamedUser) -> Result<Page, Failure> {
     let context = &console.integrations.context;
-    let most = EACH.saturating_mul(SHOWN as usize);
+    let most = MAX_TOKEN_BYTES.saturating_mul(MAX_SHOWN as usize);
     let _room = context.response_memory.acquire_page(visit.share(), most).await?;
     let organization_id = visit.caller().organization(owner.organization_id)?;
     let listing = Listing {
@@ -89,7 +89,7 @@ async fn tokens(console: &Console, visit: &Visit, owner: NamedUser) -> Result<Pa
         name_contains: None,
         order: Order::CreateTimeDescending,
     };
-    let request = ListTokens { listing, page_size: SHOWN, page_token: None };
+    let request = ListTokens { listing, page_size: MAX_SHOWN, page_token: None };
     Ok(context.actions.list_tokens(visit.caller(), request).await?)
 }
 

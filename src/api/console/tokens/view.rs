@@ -9,13 +9,13 @@ use crate::domain::{OwnerKind, Token, TokenState};
 use crate::secret::{Prefix, TokenId};
 
 /// How long before its expiration a token is said to expire soon, but not before the last quarter of its life.
-const SOON: Duration = Duration::days(7);
+const EXPIRES_SOON: Duration = Duration::days(7);
 
 /// How many characters of an id are shown as the beginning of its secret.
-const HINT: usize = 8;
+const HINT_CHARACTERS: usize = 8;
 
 /// How many scopes of a token are listed.
-const SCOPES: usize = 3;
+const MAX_SCOPES_SHOWN: usize = 3;
 
 /// A token as it is shown.
 pub(super) struct TokenView {
@@ -53,7 +53,7 @@ impl TokenView {
         let id = token.id.to_string();
         let soon = token.expire_time.is_some_and(|end| {
             let lifetime = end.unix_timestamp().saturating_sub(token.create_time.unix_timestamp());
-            end <= now.saturating_add(SOON.min(Duration::seconds(lifetime / 4)))
+            end <= now.saturating_add(EXPIRES_SOON.min(Duration::seconds(lifetime / 4)))
         });
         let superseded = token.superseded_by.is_some();
         let state = match token.state(now) {
@@ -66,7 +66,7 @@ impl TokenView {
             _ => ("Unknown", "off"),
         };
         Self {
-            hint: format!("{}_{}…", prefix.as_str(), id.get(..HINT).unwrap_or(&id)),
+            hint: format!("{}_{}…", prefix.as_str(), id.get(..HINT_CHARACTERS).unwrap_or(&id)),
             id,
             name: visible(token.name.as_str()),
             user: visible(token.user_id.as_str()),
@@ -93,7 +93,7 @@ impl TokenView {
     /// Returns the beginning of who created it, if that is the id of a token.
     pub(super) fn creator(&self) -> String {
         match TokenId::parse(&self.created_by) {
-            Ok(_) => format!("{}…", self.created_by.get(..HINT).unwrap_or_default()),
+            Ok(_) => format!("{}…", self.created_by.get(..HINT_CHARACTERS).unwrap_or_default()),
             Err(_) => self.created_by.clone(),
         }
     }
@@ -103,12 +103,12 @@ impl TokenView {
     }
 
     pub(super) fn first_scopes(&self) -> &[String] {
-        self.scopes.get(..SCOPES).unwrap_or(&self.scopes)
+        self.scopes.get(..MAX_SCOPES_SHOWN).unwrap_or(&self.scopes)
     }
 
     /// Returns how many scopes are not among the first.
     pub(super) fn more_scopes(&self) -> usize {
-        self.scopes.len().saturating_sub(SCOPES)
+        self.scopes.len().saturating_sub(MAX_SCOPES_SHOWN)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::domain::{Caller, OwnerKind, Permission, Reach};
 use crate::tokens::ActionError;
 
 /// How many users a page shows.
-const USERS: u32 = 25;
+const USERS_PER_PAGE: u32 = 25;
 
 /// Shows a page of the users that the filters in the address select.
 pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
@@ -42,10 +42,10 @@ pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Resul
         }
     };
     let context = &console.integrations.context;
-    let most = LARGEST_USER.saturating_mul(USERS as usize);
+    let most = LARGEST_USER.saturating_mul(USERS_PER_PAGE as usize);
     let _room = context.response_memory.acquire_page(visit.share(), most).await?;
     let page_token = Some(&*page.query.page).filter(|text| !text.is_empty());
-    match context.actions.list_users(caller, listing, USERS, page_token).await {
+    match context.actions.list_users(caller, listing, USERS_PER_PAGE, page_token).await {
         Ok(found) => {
             let organizations = page.organizations;
             let shown = found.users.iter().map(|user| UserView::new(user, caller, visit.now, organizations));

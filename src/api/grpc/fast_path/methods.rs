@@ -41,7 +41,7 @@ impl Methods {
 
     /// Has a method called with an empty message and a mark when it is sent a message that is too long.
     #[must_use]
-    pub fn telling_too_long(mut self, path: &str) -> Self {
+    pub fn reporting_too_long(mut self, path: &str) -> Self {
         if let Some(method) = self.0.get_mut(path) {
             method.reports_too_long = true;
         }

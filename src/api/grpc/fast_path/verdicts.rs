@@ -20,7 +20,7 @@ use crate::api::status;
 
 /// The number of bytes from which responses are sent: with the last one they fit one frame (RFC
 /// 9113, 4.2), unless that one is unusually long.
-const FULL: usize = 15 * 1024;
+const FULL_FRAME_BYTES: usize = 15 * 1024;
 
 /// The requests of a call.
 pub(super) struct RequestStream {
@@ -144,7 +144,7 @@ impl Verdicts {
     /// at the end.
     fn poll_answers(&mut self, context: &mut Context<'_>) -> Poll<Bytes> {
         let (mut batch, mut frame) = (Batch::default(), BytesMut::new());
-        while frame.len() < FULL {
+        while frame.len() < FULL_FRAME_BYTES {
             match self.answers.poll_answer(context, &mut batch) {
                 Poll::Ready(Some(Ok(answer))) => {
                     if frame.is_empty() {
