@@ -203,7 +203,8 @@ impl LoginFile {
         let private = metadata.is_file()
             && metadata.uid() == own_uid()
             && metadata.mode() & GROUP_AND_OTHERS == 0
-            && metadata.nlink() == 1
+            // None: another command has replaced the file since it was opened.
+            && metadata.nlink() <= 1
             && metadata.len() <= MAX_FILE_BYTES;
         if private { Ok(()) } else { Err(LoginFileError::Exposed(self.path())) }
     }
@@ -384,7 +385,10 @@ mod tests {
         locked.write(&login("canary")).unwrap();
         fs::write(stored.directory.join(format!("{}.new", stored.name)), "{\"half").unwrap();
         assert_eq!(stored.read().unwrap().unwrap().secret, "canary");
+        let opened = File::open(stored.path()).unwrap();
         locked.write(&login("new")).unwrap();
+        // A command that has opened it before reads the old one.
+        stored.require_private(&opened).unwrap();
         assert_eq!(stored.read().unwrap().unwrap().secret, "new");
         fs::write(stored.path(), "{\"half").unwrap();
         assert!(matches!(stored.read(), Err(LoginFileError::Content(_))));
