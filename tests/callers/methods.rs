@@ -31,13 +31,19 @@ pub(crate) fn methods() -> Vec<String> {
 }
 
 /// Calls an RPC of any kind with an empty message and these `authorization` values.
-pub(crate) async fn call(replica: &Replica, values: &[&str], method: &str) -> Result<Response<()>, Status> {
+pub(crate) fn call(
+    replica: &Replica,
+    values: &[&str],
+    method: &str,
+) -> impl Future<Output = Result<Response<()>, Status>> + Send + use<> {
     let channel = InterceptedService::new(replica.channel(), Authorization::new(values));
-    let mut client = Grpc::new(channel);
-    client.ready().await.unwrap();
     let path = PathAndQuery::try_from(format!("/{SERVICE}/{method}")).unwrap();
-    let one_message = Request::new(tokio_stream::once(()));
-    let mut answers =
-        client.streaming(one_message, path, ProstCodec::<(), ()>::default()).await?.into_inner();
-    answers.message().await.map(|_| Response::new(()))
+    async move {
+        let mut client = Grpc::new(channel);
+        client.ready().await.unwrap();
+        let one_message = Request::new(tokio_stream::once(()));
+        let mut answers =
+            client.streaming(one_message, path, ProstCodec::<(), ()>::default()).await?.into_inner();
+        answers.message().await.map(|_| Response::new(()))
+    }
 }

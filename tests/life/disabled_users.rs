@@ -314,7 +314,7 @@ async fn no_token_escapes_while_others_are_created_and_rotated() {
 
 #[tokio::test]
 async fn a_hundred_thousand_tokens_of_one_user_are_disabled_and_enabled_in_one_call_each() {
-    let replica = Replica::start().await;
+    let replica = Replica::large().await;
     let database = &replica.installation.database;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;

@@ -174,7 +174,7 @@ async fn a_later_rotation_is_refused() {
 
 #[tokio::test]
 async fn a_hundred_thousand_tokens_of_one_user_are_revoked_in_one_call() {
-    let replica = Replica::start().await;
+    let replica = Replica::large().await;
     let database = &replica.installation.database;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;

@@ -61,7 +61,7 @@ impl Database {
         Self::shared("template1").copied().await
     }
 
-    /// Creates a copy of it on this binary's cluster; only `execute` and `count` may have connected to it.
+    /// Creates a copy of it on its server; only `execute` and `count` may have connected to it.
     pub(crate) async fn copied(&self) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         static STRATEGY: OnceCell<&str> = OnceCell::const_new();
@@ -75,8 +75,13 @@ impl Database {
             on_sessions(session.close()).await.unwrap();
         }
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        administration().execute(format!("CREATE DATABASE {name} TEMPLATE {} {strategy}", self.name)).await;
-        Self::shared(&name)
+        let copying = format!("CREATE DATABASE {name} TEMPLATE {} {strategy}", self.name);
+        if self.socket_dir == cluster::cluster().socket_dir() {
+            administration().execute(copying).await;
+            return Self::shared(&name);
+        }
+        Self::named(&self.socket_dir, "postgres").execute(copying).await;
+        Self::named(&self.socket_dir, &name)
     }
 
     /// Returns a database of this binary's cluster.

@@ -29,6 +29,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::client::{Client, bearing, created_with};
 use super::database::Database;
+use super::server::Server;
 use super::{eventually, in_time};
 
 /// The full name of the service, as health and reflection know it.
@@ -92,6 +93,19 @@ impl Installation {
     pub(crate) async fn new() -> Self {
         static MADE: OnceCell<Installation> = OnceCell::const_new();
         let made = MADE.get_or_init(async || Self::on(Database::migrated().await).await).await;
+        Self { database: made.database.copied().await, ..made.clone() }
+    }
+
+    /// Creates one for a test with many rows, on the server of those: a transaction that lasts seconds keeps the changes of
+    /// every database of its server from the watchers.
+    pub(crate) async fn large() -> Self {
+        static MADE: OnceCell<(Server, Installation)> = OnceCell::const_new();
+        let make = async || {
+            let server = Server::start();
+            let installation = Self::on(Database::migrated_on(server.socket_dir()).await).await;
+            (server, installation)
+        };
+        let (_, made) = MADE.get_or_init(make).await;
         Self { database: made.database.copied().await, ..made.clone() }
     }
 
@@ -190,6 +204,12 @@ impl Replica {
     /// Starts a replica of a new installation and waits until it serves.
     pub(crate) async fn start() -> Self {
         let installation = Installation::new().await;
+        installation.serve(installation.config()).await
+    }
+
+    /// Starts a replica of an installation for many rows and waits until it serves.
+    pub(crate) async fn large() -> Self {
+        let installation = Installation::large().await;
         installation.serve(installation.config()).await
     }
 

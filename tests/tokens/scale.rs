@@ -11,7 +11,7 @@ use tokend::api::proto::ListTokensRequest;
 
 use crate::support::client::{created, ordinary};
 use crate::support::database::Database;
-use crate::support::replica::Replica;
+use crate::support::replica::{Installation, Replica};
 
 const MILLION: usize = 1_000_000;
 
@@ -117,7 +117,7 @@ async fn blocks(connection: &mut PgConnection, statement: &str, arguments: &str)
 
 #[tokio::test]
 async fn with_a_million_tokens_every_listing_scans_an_index_and_all_pages_cost_the_same() {
-    let replica = Replica::start().await;
+    let replica = Replica::large().await;
     created(&mut replica.root(), ordinary()).await;
     let database = &replica.installation.database;
     fill(database, MILLION, 10).await;
@@ -240,7 +240,7 @@ fn walked(reading: &str) -> (&'static str, [String; 3]) {
 #[tokio::test]
 async fn with_a_million_events_every_filter_scans_an_index_within_its_bound() {
     const EVERYTHING: &str = "9223372036854775807, 51, 0, NULL, NULL";
-    let database = Database::migrated().await;
+    let database = Installation::large().await.database;
     fill_log(&database, MILLION).await;
     let mut connection = database.connect().await;
     let readings = statements(") AS log");
@@ -287,7 +287,7 @@ async fn with_a_million_events_every_filter_scans_an_index_within_its_bound() {
 
 #[tokio::test]
 async fn with_a_million_tokens_every_page_of_users_costs_the_same() {
-    let replica = Replica::start().await;
+    let replica = Replica::large().await;
     created(&mut replica.root(), ordinary()).await;
     let database = &replica.installation.database;
     fill(database, MILLION, 100_000).await;
@@ -352,7 +352,7 @@ async fn twenty_thousand_tokens_are_listed_completely() {
 #[tokio::test]
 #[ignore = "takes a minute or two: cargo test --test api -- --ignored a_million"]
 async fn a_million_tokens_are_listed_completely() {
-    let replica = Replica::start().await;
+    let replica = Replica::large().await;
     created(&mut replica.root(), ordinary()).await;
     fill(&replica.installation.database, MILLION, 10).await;
 
