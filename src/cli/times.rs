@@ -4,6 +4,7 @@ use prost_types::Timestamp;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
+use crate::api::proto::timestamp;
 use crate::clock;
 use crate::config::{DurationProblem, parse_duration};
 
@@ -38,10 +39,6 @@ fn time(
     };
     time.map(timestamp)
         .ok_or_else(|| format!("expected {expected}, or date, time and zone, such as 2030-01-31T00:00:00Z"))
-}
-
-fn timestamp(time: OffsetDateTime) -> Timestamp {
-    Timestamp { seconds: time.unix_timestamp(), nanos: time.nanosecond().try_into().unwrap_or_default() }
 }
 
 #[cfg(test)]

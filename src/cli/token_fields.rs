@@ -1,23 +1,11 @@
 //! A token as JSON and for people, field by field as the contract declares them: one that is added to
 //! the contract is shown without a change here. Used by every command that prints tokens.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
-
-use prost::Message as _;
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value,
-};
-use prost_types::Timestamp;
 use serde::{Serialize, Serializer};
 use tokend_client::proto;
 
-use super::output::{aligned, rfc3339, to_the_second};
-use crate::api::proto::FILE_DESCRIPTOR_SET;
-
-/// The fields that are shown even when they are empty, as in an answer to a caller that may not see the
-/// whole token.
-const ALWAYS: [&str; 6] = ["id", "organization_id", "user_id", "name", "state", "created_by"];
+use super::output::{aligned, to_the_second};
+use crate::api::message_json::{ALWAYS_OF_TOKEN, MessageJson};
 
 /// The names for people of the fields whose own names are not shown; those with an empty one are not
 /// shown to people.
@@ -37,15 +25,6 @@ const LABELS: [(&str, &str); 13] = [
     ("owner_kind", "owner"),
 ];
 
-const TIMESTAMP: &str = "google.protobuf.Timestamp";
-const DURATION: &str = "google.protobuf.Duration";
-
-/// The message in the contract. There always is one: a test reads it.
-static TOKEN: LazyLock<Option<MessageDescriptor>> = LazyLock::new(|| {
-    let contract = DescriptorPool::decode(FILE_DESCRIPTOR_SET).ok()?;
-    contract.get_message_by_name("tokend.v1.Token")
-});
-
 /// A token as JSON.
 pub(super) struct TokenJson<'a>(&'a proto::Token);
 
@@ -57,22 +36,23 @@ impl<'a> From<&'a proto::Token> for TokenJson<'a> {
 
 impl Serialize for TokenJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fields = fields(self.0, &ALWAYS);
-        serializer.collect_map(fields.iter().map(|(field, value)| (field.json_name(), json(field, value))))
+        MessageJson::new("Token", self.0, &ALWAYS_OF_TOKEN).serialize(serializer)
     }
 }
 
 /// Formats a token for people, one field per line.
 pub(super) fn token_lines(token: &proto::Token) -> String {
     let mut rows = Vec::new();
-    for (field, value) in fields(token, &[&ALWAYS[..], &["expire_time"]].concat()) {
+    let always = [&ALWAYS_OF_TOKEN[..], &["expire_time"]].concat();
+    for json in MessageJson::new("Token", token, &always).fields() {
+        let field = &json.field;
         let label = LABELS.iter().find(|(name, _)| *name == field.name());
         let label = label.map_or_else(|| field.name().replace('_', " "), |(_, label)| (*label).to_owned());
         if label.is_empty() {
             continue;
         }
         let row = |text| vec![label.clone(), text];
-        match (field.name(), json(&field, &value)) {
+        match (field.name(), serde_json::to_value(&json).unwrap_or_default()) {
             ("state", _) => rows.push(row(state_word(token))),
             ("expire_time", _) => rows.push(row(expires(token))),
             // Most are persons.
@@ -83,7 +63,7 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
             (_, serde_json::Value::Object(entries)) => {
                 rows.extend(entries.iter().map(|(key, value)| row(format!("{key}={}", plain(value)))));
             }
-            (_, shown) => rows.push(row(time(&value).map_or_else(|| plain(&shown), to_the_second))),
+            (_, shown) => rows.push(row(json.time().map_or_else(|| plain(&shown), to_the_second))),
         }
     }
     aligned(rows)
@@ -101,59 +81,6 @@ pub(super) fn state_word(token: &proto::Token) -> String {
     name.trim_start_matches("token_state_").to_owned()
 }
 
-/// Returns the fields that are set, and those that `always` names, in the order of the contract.
-fn fields(token: &proto::Token, always: &[&str]) -> Vec<(FieldDescriptor, Value)> {
-    let Some(descriptor) = TOKEN.clone() else { return Vec::new() };
-    let fields: Vec<_> = descriptor.fields().collect();
-    // What was just encoded can be decoded.
-    let Ok(message) = DynamicMessage::decode(descriptor, &*token.encode_to_vec()) else { return Vec::new() };
-    let shown = fields.into_iter().filter(|field| message.has_field(field) || always.contains(&field.name()));
-    shown.map(|field| (field.clone(), message.get_field(&field).into_owned())).collect()
-}
-
-/// Converts a value as the protobuf mapping does.
-fn json(field: &FieldDescriptor, value: &Value) -> serde_json::Value {
-    match value {
-        Value::String(text) => text.as_str().into(),
-        Value::Bool(is) => (*is).into(),
-        Value::I32(number) => (*number).into(),
-        Value::U32(number) => (*number).into(),
-        Value::I64(number) => number.to_string().into(),
-        Value::U64(number) => number.to_string().into(),
-        Value::EnumNumber(number) => match field.kind() {
-            Kind::Enum(known) => known.get_value(*number).map(|value| value.name().to_owned()),
-            _ => None,
-        }
-        .unwrap_or_else(|| number.to_string())
-        .into(),
-        Value::List(values) => values.iter().map(|value| json(field, value)).collect(),
-        Value::Map(entries) => {
-            // Sorted, so that the same token is always shown alike.
-            let entries: BTreeMap<_, _> =
-                entries.iter().filter_map(|(key, value)| Some((key.as_str()?, json(field, value)))).collect();
-            entries.into_iter().collect()
-        }
-        Value::Message(message) if message.descriptor().full_name() == DURATION => duration(message),
-        Value::Message(message) if message.descriptor().full_name() != TIMESTAMP => message
-            .fields()
-            .map(|(field, value)| (field.json_name().to_owned(), json(&field, value)))
-            .collect(),
-        value => time(value).map(rfc3339).into(),
-    }
-}
-
-/// Formats a duration of whole seconds.
-fn duration(message: &DynamicMessage) -> serde_json::Value {
-    let duration = message.transcode_to::<prost_types::Duration>();
-    duration.map(|duration| format!("{}s", duration.seconds)).ok().into()
-}
-
-/// Returns a time; `None`: the value is something else.
-fn time(value: &Value) -> Option<Timestamp> {
-    let message = value.as_message().filter(|message| message.descriptor().full_name() == TIMESTAMP);
-    message?.transcode_to().ok()
-}
-
 /// Formats a value for people.
 fn plain(value: &serde_json::Value) -> String {
     match value {
@@ -165,6 +92,8 @@ fn plain(value: &serde_json::Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use prost_types::Timestamp;
+
     use super::*;
     use crate::cli::output::json_line;
 

@@ -1,11 +1,9 @@
-//! The audit log's messages, to domain types and back. Called by the service alone.
+//! The requests of the audit log to domain types, and its answers. Called by the service alone.
 
 use super::fields;
-use crate::api::proto::{
-    self, FieldChange, ListTokenEventsRequest, ListTokenEventsResponse, TokenEvent, TokenEventKind,
-};
-use crate::domain::audit_context::TraceId;
-use crate::domain::event::{self, Actor, Attribution, EventKind};
+use crate::api::events::{event, kind};
+use crate::api::proto::{ListTokenEventsRequest, ListTokenEventsResponse};
+use crate::domain::event::{Actor, EventKind};
 use crate::domain::{FieldError, OrganizationId, UserId, Violations};
 use crate::tokens::events::{EventPage, ListEvents};
 
@@ -45,55 +43,6 @@ pub(super) fn list_response(page: EventPage) -> ListTokenEventsResponse {
     ListTokenEventsResponse {
         events: page.events.into_iter().map(event).collect(),
         next_page_token: page.next_page_token.unwrap_or_default(),
-    }
-}
-
-fn event(event: event::TokenEvent) -> TokenEvent {
-    TokenEvent {
-        event_id: event.id,
-        event_time: Some(fields::timestamp(event.event_time)),
-        kind: kind(event.kind).into(),
-        token_id: event.token_id.map_or_else(String::new, |id| id.to_string()),
-        organization_id: event.organization_id.as_str().to_owned(),
-        user_id: event.user_id.as_str().to_owned(),
-        owner_kind: proto::OwnerKind::from(event.owner_kind).into(),
-        actor: event.actor,
-        attribution: attribution(event.acting_user.as_ref().map(|(_, attribution)| *attribution)).into(),
-        acting_user: event.acting_user.map(|(user, _)| user).unwrap_or_default(),
-        trace_id: event.trace_id.map_or_else(String::new, |id| TraceId(id).to_string()),
-        changes: event.changes.into_iter().map(change).collect(),
-    }
-}
-
-fn change(change: event::FieldChange) -> FieldChange {
-    FieldChange {
-        field: change.field,
-        old_value: change.old.unwrap_or_default(),
-        new_value: change.new.unwrap_or_default(),
-    }
-}
-
-const fn attribution(attribution: Option<Attribution>) -> proto::Attribution {
-    match attribution {
-        None => proto::Attribution::Unspecified,
-        Some(Attribution::Proven) => proto::Attribution::Proven,
-        Some(Attribution::Vouched) => proto::Attribution::Vouched,
-        Some(Attribution::Claimed) => proto::Attribution::Claimed,
-    }
-}
-
-const fn kind(kind: EventKind) -> TokenEventKind {
-    match kind {
-        EventKind::Created => TokenEventKind::Created,
-        EventKind::Updated => TokenEventKind::Updated,
-        EventKind::Rotated => TokenEventKind::Rotated,
-        EventKind::Revoked => TokenEventKind::Revoked,
-        EventKind::Disabled => TokenEventKind::Disabled,
-        EventKind::Enabled => TokenEventKind::Enabled,
-        EventKind::ExpiresSoon => TokenEventKind::ExpiresSoon,
-        EventKind::Purged => TokenEventKind::Purged,
-        EventKind::UserDisabled => TokenEventKind::UserDisabled,
-        EventKind::UserEnabled => TokenEventKind::UserEnabled,
     }
 }
 

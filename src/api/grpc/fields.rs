@@ -5,6 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::api::proto;
 use crate::api::proto::create_token_request;
+pub(super) use crate::api::proto::timestamp;
 use crate::domain::fields::MAX_EXPIRE_TIME;
 use crate::domain::networks::MAX_NETWORKS;
 use crate::domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Order};
@@ -180,14 +181,6 @@ pub(super) fn optional<T>(
     parse: fn(&str) -> Result<T, FieldError>,
 ) -> Result<Option<T>, FieldError> {
     if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
-}
-
-pub(super) fn timestamp(time: OffsetDateTime) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.unix_timestamp(),
-        // Below 10^9, which fits.
-        nanos: i32::try_from(time.nanosecond()).unwrap_or(0),
-    }
 }
 
 pub(super) fn proto_duration(duration: std::time::Duration) -> prost_types::Duration {

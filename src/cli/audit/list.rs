@@ -4,12 +4,10 @@ use std::num::NonZeroU32;
 
 use clap::Args;
 use prost_types::Timestamp;
-use serde::Serialize;
 use tokend_client::Repeatable;
-use tokend_client::proto::{
-    Attribution, FieldChange, ListTokenEventsRequest, OwnerKind, TokenEvent, TokenEventKind,
-};
+use tokend_client::proto::{FieldChange, ListTokenEventsRequest, OwnerKind, TokenEvent, TokenEventKind};
 
+use crate::api::message_json::{ALWAYS_OF_EVENT, MessageJson};
 use crate::cli::CommandError;
 use crate::cli::arguments::parse_token_id;
 use crate::cli::client::{AddressFlag, Client};
@@ -68,40 +66,6 @@ pub(crate) struct ListFlags {
     json: bool,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct EventJson<'a> {
-    /// A 64-bit number, which is a string in JSON.
-    event_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    event_time: Option<String>,
-    kind: String,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    token_id: &'a str,
-    organization_id: &'a str,
-    user_id: &'a str,
-    owner_kind: &'static str,
-    actor: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    acting_user: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attribution: Option<&'static str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    trace_id: &'a str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    changes: Vec<ChangeJson<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ChangeJson<'a> {
-    field: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    old_value: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    new_value: &'a str,
-}
-
 pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(), CommandError> {
     let (json, organization) = (flags.json, flags.organization.is_empty());
     let (events, more) = list(flags, environment).await?;
@@ -149,7 +113,8 @@ async fn list(flags: ListFlags, environment: &Environment) -> Result<(Vec<TokenE
 
 fn show(events: &[TokenEvent], organization: bool, json: bool) -> Result<(), CommandError> {
     if json {
-        return print_json(&events.iter().map(event_json).collect::<Vec<_>>());
+        let json = events.iter().map(|event| MessageJson::new("TokenEvent", event, &ALWAYS_OF_EVENT));
+        return print_json(&json.collect::<Vec<_>>());
     }
     let mut heading = vec!["TIME", "EVENT", "TOKEN", "USER", "BY", "FOR", "CHANGES"];
     if organization {
@@ -186,33 +151,6 @@ fn person(event: &TokenEvent) -> String {
     match &*event.acting_user {
         "" => String::new(),
         user => format!("{} ({known})", cell(user)),
-    }
-}
-
-fn event_json(event: &TokenEvent) -> EventJson<'_> {
-    EventJson {
-        event_id: event.event_id.to_string(),
-        event_time: event.event_time.map(rfc3339),
-        kind: kind_name(event),
-        token_id: &event.token_id,
-        organization_id: &event.organization_id,
-        user_id: &event.user_id,
-        owner_kind: event.owner_kind().as_str_name(),
-        actor: &event.actor,
-        acting_user: &event.acting_user,
-        attribution: Some(event.attribution())
-            .filter(|attribution| *attribution != Attribution::Unspecified)
-            .map(|attribution| attribution.as_str_name()),
-        trace_id: &event.trace_id,
-        changes: event
-            .changes
-            .iter()
-            .map(|change| ChangeJson {
-                field: &change.field,
-                old_value: &change.old_value,
-                new_value: &change.new_value,
-            })
-            .collect(),
     }
 }
 

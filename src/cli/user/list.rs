@@ -3,13 +3,13 @@
 use std::num::NonZeroU32;
 
 use clap::Args;
-use serde::Serialize;
 use tokend_client::Repeatable;
 use tokend_client::proto::{ListUsersRequest, OwnerKind, User};
 
+use crate::api::message_json::{ALWAYS_OF_USER, MessageJson};
 use crate::cli::CommandError;
 use crate::cli::client::{AddressFlag, Client};
-use crate::cli::output::{cell, print, print_json, remark, rfc3339, table, to_the_second};
+use crate::cli::output::{cell, print, print_json, remark, table, to_the_second};
 use crate::cli::owner_kind::KindFlag;
 use crate::config::Environment;
 
@@ -43,41 +43,6 @@ pub(crate) struct ListFlags {
     json: bool,
 }
 
-/// A user as JSON; a 64-bit number is a string there.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct UserJson<'a> {
-    organization_id: &'a str,
-    user_id: &'a str,
-    owner_kind: &'static str,
-    active_count: String,
-    token_count: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_use_time: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    disable_time: Option<String>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    disabled_by: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    disable_reason: &'a str,
-}
-
-impl<'a> From<&'a User> for UserJson<'a> {
-    fn from(user: &'a User) -> Self {
-        Self {
-            organization_id: &user.organization_id,
-            user_id: &user.user_id,
-            owner_kind: user.owner_kind().as_str_name(),
-            active_count: user.active_count.to_string(),
-            token_count: user.token_count.to_string(),
-            last_use_time: user.last_use_time.map(rfc3339),
-            disable_time: user.disable_time.map(rfc3339),
-            disabled_by: &user.disabled_by,
-            disable_reason: &user.disable_reason,
-        }
-    }
-}
-
 pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(), CommandError> {
     let organizations = flags.organization.is_empty();
     let client = Client::open(flags.address, environment).await?;
@@ -97,7 +62,8 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
         let page = call.await?;
         listed += page.users.len();
         if flags.json {
-            print_json(&page.users.iter().map(UserJson::from).collect::<Vec<_>>())?;
+            let json = page.users.iter().map(|user| MessageJson::new("User", user, &ALWAYS_OF_USER));
+            print_json(&json.collect::<Vec<_>>())?;
         } else {
             rows.extend(page.users.iter().map(|user| row(user, organizations)));
         }

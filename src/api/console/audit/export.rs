@@ -9,7 +9,6 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -20,9 +19,9 @@ use crate::api::console::failure::Failure;
 use crate::api::console::interface::{Console, PageRequest};
 use crate::api::console::pages::{Frame, Message};
 use crate::api::console::session::visit::Visit;
+use crate::api::events;
+use crate::api::message_json::{ALWAYS_OF_EVENT, MessageJson};
 use crate::domain::Permission;
-use crate::domain::audit_context::TraceId;
-use crate::domain::event::TokenEvent;
 use crate::domain::size::MAX_PAGE_BYTES;
 use crate::tokens::events::ListEvents;
 
@@ -88,8 +87,9 @@ async fn send_all(
             .ok()?;
         let page = context.actions.list_events(visit.caller(), request.clone()).await.ok()?;
         let mut text = String::new();
-        for event in &page.events {
-            text.push_str(&json(event).to_string());
+        for event in page.events {
+            let json = MessageJson::new("TokenEvent", &events::event(event), &ALWAYS_OF_EVENT);
+            text.push_str(&serde_json::to_string(&json).ok()?);
             text.push('\n');
         }
         memory.shrink(text.len());
@@ -102,41 +102,4 @@ async fn send_all(
             return Some(());
         }
     }
-}
-
-/// Returns an event by the JSON mapping of protobuf: no field without a value, and 64-bit numbers as texts.
-fn json(event: &TokenEvent) -> Value {
-    let mut object = Map::new();
-    let mut set = |name: &str, value: Value| {
-        if value != Value::String(String::new()) && value != json!([]) {
-            object.insert(name.to_owned(), value);
-        }
-    };
-    let changes = event.changes.iter().map(|change| {
-        let mut object = Map::from_iter([("field".to_owned(), Value::from(change.field.as_str()))]);
-        for (name, value) in [("oldValue", &change.old), ("newValue", &change.new)] {
-            if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-                object.insert(name.to_owned(), value.into());
-            }
-        }
-        Value::Object(object)
-    });
-    set("eventId", event.id.to_string().into());
-    // Below 10^9, which fits. Written as by the commands, to the digit.
-    let nanos = i32::try_from(event.event_time.nanosecond()).unwrap_or_default();
-    let time = prost_types::Timestamp { seconds: event.event_time.unix_timestamp(), nanos };
-    set("eventTime", time.to_string().into());
-    set("kind", format!("TOKEN_EVENT_KIND_{}", event.kind.word().to_uppercase()).into());
-    set("tokenId", event.token_id.map_or_else(String::new, |id| id.to_string()).into());
-    set("organizationId", event.organization_id.as_str().into());
-    set("userId", event.user_id.as_str().into());
-    set("ownerKind", format!("OWNER_KIND_{}", event.owner_kind.word().to_uppercase()).into());
-    set("actor", event.actor.as_str().into());
-    if let Some((user, attribution)) = &event.acting_user {
-        set("actingUser", user.as_str().into());
-        set("attribution", format!("ATTRIBUTION_{}", attribution.word().to_uppercase()).into());
-    }
-    set("traceId", event.trace_id.map_or_else(String::new, |id| TraceId(id).to_string()).into());
-    set("changes", changes.collect::<Vec<_>>().into());
-    Value::Object(object)
 }
