@@ -9,7 +9,7 @@ use super::pooling::Transaction;
 use super::{StoreError, rows};
 use crate::domain::audit_context::{self, Acting, ActingUser};
 use crate::domain::event::{Attribution, EventKind, FieldChange, field_changes};
-use crate::domain::{Principal, RevokeReason, Token};
+use crate::domain::{Owner, Principal, RevokeReason, Token};
 use crate::secret::TokenId;
 
 /// Who did it, as the log has it. The person is the one of a portal session, else the one that the caller names, else the
@@ -57,7 +57,7 @@ impl Transaction {
         actor: &Principal,
         event_time: OffsetDateTime,
     ) -> Result<(), StoreError> {
-        append(self, kind, token, &field_changes(old, token), actor, event_time).await
+        append_one(self, kind, token, &field_changes(old, token), actor, event_time).await
     }
 
     /// Appends the event of a token that was disabled or enabled, with the reason, if one was given.
@@ -74,7 +74,36 @@ impl Transaction {
     ) -> Result<(), StoreError> {
         let mut changes = field_changes(Some(old), token);
         changes.extend(given("disable_reason", reason));
-        append(self, kind, token, &changes, actor, event_time).await
+        append_one(self, kind, token, &changes, actor, event_time).await
+    }
+
+    /// Appends an event of a user, not of a token.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn append_user_event(
+        &mut self,
+        event: (EventKind, &[FieldChange]),
+        owner: Owner<'_>,
+        actor: &Principal,
+        event_time: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        append(self, event, (owner, &[None]), actor, event_time).await
+    }
+
+    /// Appends the same event for each of these tokens of a user.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn append_events_of_owner(
+        &mut self,
+        event: (EventKind, &[FieldChange]),
+        (owner, ids): (Owner<'_>, &[TokenId]),
+        actor: &Principal,
+        event_time: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let ids: Vec<_> = ids.iter().map(|id| Some(rows::uuid(*id))).collect();
+        append(self, event, (owner, &ids), actor, event_time).await
     }
 
     /// Appends a revocation event for each of these tokens, which are revoked, all with the same reason.
@@ -118,11 +147,23 @@ impl Transaction {
     }
 }
 
-async fn append(
+async fn append_one(
     transaction: &mut Transaction,
     kind: EventKind,
     token: &Token,
     changes: &[FieldChange],
+    actor: &Principal,
+    event_time: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let ids = [Some(rows::uuid(token.id))];
+    append(transaction, (kind, changes), (token.owner(), &ids), actor, event_time).await
+}
+
+/// Appends the same event for each of these tokens of an owner; `None` stands for the owner itself.
+async fn append(
+    transaction: &mut Transaction,
+    (kind, changes): (EventKind, &[FieldChange]),
+    (owner, ids): (Owner<'_>, &[Option<Uuid>]),
     actor: &Principal,
     event_time: OffsetDateTime,
 ) -> Result<(), StoreError> {
@@ -132,20 +173,22 @@ async fn append(
         "INSERT INTO token_events
              (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
               owner_kind)
-         SELECT $1, $2, $3, $4, $5, $6, coalesce($7, own.user_id),
+         SELECT $1, $2, changed.id, $4, $5, $6, coalesce($7, own.user_id),
              coalesce($12, CASE WHEN own.user_id IS NOT NULL THEN 'proven' END), $8, $9, $11
-         FROM (SELECT) AS always LEFT JOIN tokens own ON own.id = $10 AND own.owner_kind = 'user'",
+         FROM unnest($3::uuid[]) AS changed (id)
+             LEFT JOIN tokens own ON own.id = $10 AND own.owner_kind = 'user'
+         ORDER BY changed.id",
         event_time,
         kind.word(),
-        rows::uuid(token.id),
-        token.organization_id.as_str(),
-        token.user_id.as_str(),
+        ids as _,
+        owner.organization_id.as_str(),
+        owner.user_id.as_str(),
         by.actor,
         by.person,
         by.trace_id.as_deref(),
         Json(changes) as _,
         by.own,
-        token.owner_kind.word(),
+        owner.kind.word(),
         by.attribution
     )
     .execute(transaction)

@@ -1,20 +1,17 @@
 //! Disabled users: the verbs of a transaction that disable and enable one with all tokens. Called by the actions that do
 //! so, and by those that create tokens. All are called under the lock of the owner.
 
-use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::columns::Time;
-use super::events::By;
 use super::families::Member;
 use super::pooling::Transaction;
 use super::revoke::all_reserved;
 use super::rows::{self, TokenRow, token_query};
 use super::{Store, StoreError};
-use crate::domain::event::{EventKind, FieldChange};
 use crate::domain::users::Disabling;
-use crate::domain::{Owner, Principal, ReservedScopes};
+use crate::domain::{Owner, ReservedScopes};
 use crate::secret::TokenId;
 
 impl Store {
@@ -165,84 +162,5 @@ impl Transaction {
             &ids
         );
         Ok(rows.fetch_all(self).await?.into_iter().map(Member::from).collect())
-    }
-
-    /// Appends an event of a user, not of a token.
-    ///
-    /// # Errors
-    /// [`StoreError`], as for every statement.
-    pub async fn append_user_event(
-        &mut self,
-        kind: EventKind,
-        owner: Owner<'_>,
-        changes: &[FieldChange],
-        actor: &Principal,
-        event_time: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        self.note_change();
-        let by = By::now(actor);
-        sqlx::query!(
-            "INSERT INTO token_events
-                 (event_time, kind, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
-                  owner_kind)
-             SELECT $1, $2, $3, $4, $5, coalesce($6, own.user_id),
-                 coalesce($11, CASE WHEN own.user_id IS NOT NULL THEN 'proven' END), $7, $8, $10
-             FROM (SELECT) AS always LEFT JOIN tokens own ON own.id = $9 AND own.owner_kind = 'user'",
-            event_time,
-            kind.word(),
-            owner.organization_id.as_str(),
-            owner.user_id.as_str(),
-            by.actor,
-            by.person,
-            by.trace_id.as_deref(),
-            Json(changes) as _,
-            by.own,
-            owner.kind.word(),
-            by.attribution
-        )
-        .execute(self)
-        .await?;
-        Ok(())
-    }
-
-    /// Appends the same event for each of these tokens of a user.
-    ///
-    /// # Errors
-    /// [`StoreError`], as for every statement.
-    pub async fn append_events_of_owner(
-        &mut self,
-        (kind, changes): (EventKind, &[FieldChange]),
-        (owner, ids): (Owner<'_>, &[TokenId]),
-        actor: &Principal,
-        event_time: OffsetDateTime,
-    ) -> Result<(), StoreError> {
-        self.note_change();
-        let by = By::now(actor);
-        let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
-        sqlx::query!(
-            "INSERT INTO token_events
-                 (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
-                  owner_kind)
-             SELECT $1, $2, changed.id, $4, $5, $6, coalesce($7, own.user_id),
-                 coalesce($12, CASE WHEN own.user_id IS NOT NULL THEN 'proven' END), $8, $9, $11
-             FROM unnest($3::uuid[]) AS changed (id)
-                 LEFT JOIN tokens own ON own.id = $10 AND own.owner_kind = 'user'
-             ORDER BY changed.id",
-            event_time,
-            kind.word(),
-            &ids,
-            owner.organization_id.as_str(),
-            owner.user_id.as_str(),
-            by.actor,
-            by.person,
-            by.trace_id.as_deref(),
-            Json(changes) as _,
-            by.own,
-            owner.kind.word(),
-            by.attribution
-        )
-        .execute(self)
-        .await?;
-        Ok(())
     }
 }

@@ -150,9 +150,7 @@ impl Actions {
         (reason, last_root): (&RevokeReason, LastRoot),
         on_change: OnChange<'_>,
     ) -> Result<RevokedUser, ActionError> {
-        caller.require(Permission::Write)?;
-        caller.may_end_all(&named.user_id, named.kind)?;
-        let organization_id = caller.organization(named.organization_id.clone())?;
+        let organization_id = named.authorize(caller, named.organization_id.clone())?;
         let owner = named.owner(&organization_id);
         let mut store = self.admission.bulk_revocations(caller).await?;
         if !store.has_unrevoked_tokens(owner).await? {
@@ -167,9 +165,7 @@ impl Actions {
                 transaction.lock_tokens_of_owner(owner).await?;
                 let roots = transaction.lock_roots_of_owner(owner, last_root).await?;
                 let (caller, now) = locked.judge(&mut transaction).await?;
-                caller.require(Permission::Write)?;
-                caller.organization(Some(organization_id.clone()))?;
-                caller.may_end_all(&named.user_id, named.kind)?;
+                named.authorize(&caller, Some(organization_id.clone()))?;
                 let another_root = transaction.require_another_root(&roots, None, now).await;
                 let (ids, reserved) = transaction.revoke_tokens_of_owner(owner, reason, now).await?;
                 caller.may_end_reserved(reserved)?;

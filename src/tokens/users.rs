@@ -54,6 +54,18 @@ impl NamedUser {
     pub(super) fn owner<'a>(&'a self, organization_id: &'a OrganizationId) -> Owner<'a> {
         Owner { organization_id, user_id: &self.user_id, kind: self.kind }
     }
+
+    /// Returns the organization, if the caller may change all tokens of the user. What their scopes require beyond
+    /// that, the tokens say.
+    pub(super) fn authorize(
+        &self,
+        caller: &Caller,
+        organization_id: Option<OrganizationId>,
+    ) -> Result<OrganizationId, ActionError> {
+        caller.require(Permission::Write)?;
+        caller.may_end_all(&self.user_id, self.kind)?;
+        Ok(caller.organization(organization_id)?)
+    }
 }
 
 impl Actions {
@@ -70,9 +82,7 @@ impl Actions {
         (reason, last_root): (&RevokeReason, LastRoot),
         on_change: OnChange<'_>,
     ) -> Result<SwitchedUser, ActionError> {
-        caller.require(Permission::Write)?;
-        caller.may_end_all(&named.user_id, named.kind)?;
-        let organization_id = caller.organization(named.organization_id.clone())?;
+        let organization_id = named.authorize(caller, named.organization_id.clone())?;
         let owner = named.owner(&organization_id);
         let mut store = self.admission.bulk_revocations(caller).await?;
         if store.is_disabled(owner).await? {
@@ -90,9 +100,7 @@ impl Actions {
                 transaction.lock_tokens_of_owner(owner).await?;
                 let roots = transaction.lock_roots_of_owner(owner, last_root).await?;
                 let (caller, now) = locked.judge(&mut transaction).await?;
-                caller.require(Permission::Write)?;
-                caller.organization(Some(organization_id.clone()))?;
-                caller.may_end_all(&named.user_id, named.kind)?;
+                named.authorize(&caller, Some(organization_id.clone()))?;
                 let another_root = transaction.require_another_root(&roots, None, now).await;
                 let found = transaction.disabling(owner).await?;
                 let disabling = found.clone().unwrap_or_else(|| Disabling {
@@ -109,7 +117,8 @@ impl Actions {
                 if found.is_none() {
                     transaction.insert_disabling(owner, &disabling).await?;
                     let changes = changes_of_user(None, Some(&disabling));
-                    transaction.append_user_event(EventKind::UserDisabled, owner, &changes, by, now).await?;
+                    let event = (EventKind::UserDisabled, &*changes);
+                    transaction.append_user_event(event, owner, by, now).await?;
                 }
                 if !ids.is_empty() {
                     on_change(&ids);
@@ -137,9 +146,7 @@ impl Actions {
         named: &NamedUser,
         on_change: OnChange<'_>,
     ) -> Result<SwitchedUser, ActionError> {
-        caller.require(Permission::Write)?;
-        caller.may_end_all(&named.user_id, named.kind)?;
-        let organization_id = caller.organization(named.organization_id.clone())?;
+        let organization_id = named.authorize(caller, named.organization_id.clone())?;
         let owner = named.owner(&organization_id);
         let store = self.admission.writes(caller).await?;
         let count = store
@@ -149,9 +156,7 @@ impl Actions {
                 let locked = transaction.lock_caller(caller, None).await?;
                 transaction.lock_tokens_of_owner(owner).await?;
                 let (caller, now) = locked.judge(&mut transaction).await?;
-                caller.require(Permission::Write)?;
-                caller.organization(Some(organization_id.clone()))?;
-                caller.may_end_all(&named.user_id, named.kind)?;
+                named.authorize(&caller, Some(organization_id.clone()))?;
                 let found = transaction.disabling(owner).await?;
                 let ids = transaction.enable_tokens_of_owner(owner).await?;
                 may_enable_all(&mut transaction, &caller, &ids).await?;
@@ -159,7 +164,8 @@ impl Actions {
                 if found.is_some() {
                     transaction.delete_disabling(owner).await?;
                     let changes = changes_of_user(found.as_ref(), None);
-                    transaction.append_user_event(EventKind::UserEnabled, owner, &changes, by, now).await?;
+                    let event = (EventKind::UserEnabled, &*changes);
+                    transaction.append_user_event(event, owner, by, now).await?;
                 }
                 if !ids.is_empty() {
                     on_change(&ids);

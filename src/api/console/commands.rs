@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
+use crate::domain::OwnerKind;
 use crate::domain::text::is_deceptive;
 
 /// The lines that do the same as a form.
@@ -49,6 +50,13 @@ impl Call {
     /// Adds a flag with a text and its field, unless the text is empty.
     pub(in crate::api::console) fn text(self, flag: &str, field: &str, value: &str) -> Self {
         if value.is_empty() { self } else { self.flag(flag, Some(value)).set(field, value.into()) }
+    }
+
+    /// Adds a flag with a kind of owner and its field, unless the text names none.
+    pub(in crate::api::console) fn owner_kind(self, flag: &str, text: &str) -> Self {
+        let Some(kind) = OwnerKind::from_word(text) else { return self };
+        let name = format!("OWNER_KIND_{}", kind.word().to_uppercase());
+        self.flag(flag, Some(kind.word())).set("ownerKind", name.into())
     }
 
     /// Adds a flag for each text, and the field that has them all.

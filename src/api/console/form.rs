@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use zeroize::Zeroize as _;
 
+use crate::domain::FieldError;
+
 /// Decoded fields, in their order.
 pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
@@ -38,6 +40,14 @@ impl Drop for Fields<'_> {
             }
         }
     }
+}
+
+/// Parses a field; `None`: it is empty.
+pub(super) fn optional<T>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, FieldError>,
+) -> Result<Option<T>, FieldError> {
+    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
 /// What is wrong with the fields of a form, in people's words, each beside its field.

@@ -3,7 +3,7 @@
 use form_urlencoded::Serializer;
 
 use super::commands::Call;
-use super::form::{Fields, Problems};
+use super::form::{Fields, Problems, optional};
 use crate::domain::{FieldError, OrganizationId, OwnerKind, UserId};
 use crate::tokens::users::NamedUser;
 
@@ -69,8 +69,7 @@ impl TypedOwner {
 
     /// Parses the owner.
     pub(super) fn parse(&self, problems: &mut Problems) -> Option<NamedUser> {
-        let organization = OrganizationId::parse(&self.organization).map(Some);
-        let organization = if self.organization.is_empty() { Ok(None) } else { organization };
+        let organization = optional(&self.organization, OrganizationId::parse);
         let user_id = problems.take("user", UserId::parse(&self.user), "The user");
         let organization_id = problems.take("organization", organization, "The organization");
         let kind = problems.take("owner", parse_kind(&self.kind), "The owner");

@@ -6,10 +6,10 @@ use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::api::console::commands::{Call, Lines};
-use crate::api::console::form::{Fields, Problems};
+use crate::api::console::form::{Fields, Problems, optional};
 use crate::api::console::owners::parse_kind;
 use crate::domain::event::{Actor, EventKind};
-use crate::domain::{FieldError, OrganizationId, OwnerKind, UserId};
+use crate::domain::{FieldError, OrganizationId, UserId};
 use crate::secret::TokenId;
 use crate::tokens::events::ListEvents;
 
@@ -89,12 +89,7 @@ impl AuditQuery {
             .text("since", "occurredAfter", &utc(&self.from))
             .text("until", "occurredBefore", &utc(&self.until));
         let call = self.kinds.iter().fold(call, |call, kind| call.flag("event", Some(kind)));
-        let call = match OwnerKind::from_word(&self.owner) {
-            Some(kind) => call
-                .flag("owner-kind", Some(kind.word()))
-                .set("ownerKind", format!("OWNER_KIND_{}", kind.word().to_uppercase()).into()),
-            None => call,
-        };
+        let call = call.owner_kind("owner-kind", &self.owner);
         let names = self.kinds.iter().map(|kind| format!("TOKEN_EVENT_KIND_{}", kind.to_uppercase()));
         let names: Vec<String> = names.collect();
         if names.is_empty() { call.lines() } else { call.set("kinds", names.into()).lines() }
@@ -127,20 +122,20 @@ impl AuditQuery {
         const NO_ID: FieldError = FieldError::Rule("is not an id of 22 characters");
         const NO_KIND: FieldError = FieldError::Rule("is not one of these");
         let mut problems = Problems::default();
-        let user_id = problems.take("user", given(&self.user, UserId::parse), "The user");
+        let user_id = problems.take("user", optional(&self.user, UserId::parse), "The user");
         let owner_kind = problems.take("owner", parse_kind(&self.owner), "The owner");
         let organization_id = problems.take(
             "organization",
-            given(&self.organization, OrganizationId::parse),
+            optional(&self.organization, OrganizationId::parse),
             "The organization",
         );
         let id = |text: &str| TokenId::parse(text).map_err(|_| NO_ID);
-        let token_id = problems.take("token", given(&self.token, id), "The token");
-        let actor = problems.take("actor", given(&self.actor, Actor::parse), "The actor");
+        let token_id = problems.take("token", optional(&self.token, id), "The token");
+        let actor = problems.take("actor", optional(&self.actor, Actor::parse), "The actor");
         let kinds: Option<Vec<_>> = self.kinds.iter().map(|word| EventKind::from_word(word)).collect();
         let kinds = problems.take("kind", kinds.ok_or(NO_KIND), "The event");
-        let occurred_after = problems.take("from", given(&self.from, moment), "The time");
-        let occurred_before = problems.take("until", given(&self.until, moment), "The time");
+        let occurred_after = problems.take("from", optional(&self.from, moment), "The time");
+        let occurred_before = problems.take("until", optional(&self.until, moment), "The time");
         let request = (|| {
             Some(ListEvents {
                 organization_id: organization_id?,
@@ -157,10 +152,6 @@ impl AuditQuery {
         })();
         request.filter(|_| problems.is_empty()).ok_or(problems)
     }
-}
-
-fn given<T>(text: &str, parse: impl Fn(&str) -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
-    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
 /// Returns a moment as browsers send it in RFC 3339.
@@ -188,6 +179,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
+    use crate::domain::OwnerKind;
 
     #[test]
     fn what_stands_in_the_address_is_what_is_listed_and_exported() {

@@ -4,7 +4,7 @@ use serde_json::Value;
 use time::{Duration, OffsetDateTime};
 
 use crate::api::console::commands::{Call, Lines};
-use crate::api::console::form::{Fields, Problems};
+use crate::api::console::form::{Fields, Problems, optional};
 use crate::api::console::moments::machine;
 use crate::domain::policy::{MAX_GRACE, Policy, StoredPolicy};
 use crate::domain::{FieldError, Scope, Scopes};
@@ -69,11 +69,11 @@ impl PolicyForm {
     pub(super) fn parse(&self) -> Result<Policy, Problems> {
         const COUNT: FieldError = FieldError::Rule("is not a number from 1 to 1000000");
         let mut problems = Problems::default();
-        let lifetime = given(&self.lifetime, |text| duration(text, Duration::SECOND, MAX_LIFETIME));
+        let lifetime = optional(&self.lifetime, |text| duration(text, Duration::SECOND, MAX_LIFETIME));
         let longest_lifetime = problems.take("lifetime", lifetime, "This time");
-        let grace = given(&self.grace, |text| duration(text, Duration::ZERO, MAX_GRACE));
+        let grace = optional(&self.grace, |text| duration(text, Duration::ZERO, MAX_GRACE));
         let longest_grace = problems.take("grace", grace, "This time");
-        let most = given(&self.most, |text| {
+        let most = optional(&self.most, |text| {
             text.parse().ok().filter(|most| (1..=MAX_TOKENS).contains(most)).ok_or(COUNT)
         });
         let most_active_tokens = problems.take("most", most, "This");
@@ -140,10 +140,6 @@ fn message(policy: &Policy) -> Value {
 /// Returns the text that marks which version of a policy a form was made from.
 pub(super) fn mark(update_time: Option<OffsetDateTime>) -> String {
     update_time.map(machine).unwrap_or_default()
-}
-
-fn given<T>(text: &str, parse: impl Fn(&str) -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
-    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
 /// Parses a time such as `90d`, `12h`, `30m` or `45s`.

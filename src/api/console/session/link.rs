@@ -30,22 +30,7 @@ pub(in crate::api::console) async fn form(
 }
 
 /// Shows as whom a code signs in. Changes nothing.
-pub(in crate::api::console) async fn look(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
-}
-
-/// Signs in.
-pub(in crate::api::console) async fn confirm(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(open(&console, &page_request))).await
-}
-
-async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn look(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let code = code(console, page_request)?;
     let found = match console.sessions.look_at(&code, console.address(page_request)).await {
         Ok(found) => found,
@@ -64,7 +49,8 @@ async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, 
     Ok(console.unauthenticated_page(page_request, StatusCode::OK, &page))
 }
 
-async fn open(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Signs in.
+pub(super) async fn confirm(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let code = code(console, page_request)?;
     let found = match console.sessions.look_at(&code, console.address(page_request)).await {
         Ok(found) => found,

@@ -2,9 +2,6 @@
 //! what is done where the person allows it. The code goes to a port of the person's own computer, whose address is made
 //! here, or is shown; so a page can lead it nowhere else.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use secrecy::ExposeSecret as _;
@@ -33,22 +30,7 @@ struct Question {
 }
 
 /// Asks the person.
-pub(in crate::api::console) async fn show(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
-}
-
-/// Allows it.
-pub(in crate::api::console) async fn submit(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(allow(&console, &page_request))).await
-}
-
-async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     visit.caller().require(Permission::Change)?;
     let question = question(console, &visit, &page_request.query())?;
@@ -56,7 +38,8 @@ async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, 
     console.page(&visit, StatusCode::OK, &page)
 }
 
-async fn allow(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Allows it.
+pub(super) async fn allow(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let fields = page_request.form();
     let mut visit = console.visit(page_request).await?;
     visit.check_form(&fields)?;

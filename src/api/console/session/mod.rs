@@ -16,20 +16,20 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-use crate::api::console::interface::Console;
+use crate::api::console::interface::{Console, page};
 
 /// Returns the paths of sessions.
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
-        .route("/sign-in", get(sign_in::form).post(sign_in::submit))
-        .route("/sign-out", post(sign_in::sign_out))
-        .route("/link", get(link::form).post(link::look))
-        .route("/link/confirm", post(link::confirm))
-        .route("/login", get(login::show).post(login::submit))
-        .route("/portal", get(portal::form).post(portal::look))
-        .route("/portal/open", post(portal::open))
-        .route("/sessions", get(own::show))
-        .route("/sessions/end", post(own::submit))
+        .route("/sign-in", get(sign_in::form).post(page!(sign_in::submit)))
+        .route("/sign-out", post(page!(sign_in::sign_out)))
+        .route("/link", get(link::form).post(page!(link::look)))
+        .route("/link/confirm", post(page!(link::confirm)))
+        .route("/login", get(page!(login::ask)).post(page!(login::allow)))
+        .route("/portal", get(portal::form).post(page!(portal::look)))
+        .route("/portal/open", post(page!(portal::open)))
+        .route("/sessions", get(page!(own::list)))
+        .route("/sessions/end", post(page!(own::end)))
 }
 
 /// Returns whether a path is one of a portal session: those of tokens, and what opens and ends it.

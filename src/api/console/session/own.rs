@@ -1,9 +1,6 @@
 //! The sessions of the token that a person is signed in with, and for root those of any token: since when, from where,
 //! and their end.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use form_urlencoded::Serializer;
@@ -28,22 +25,7 @@ use crate::tokens::ActionError;
 const MAX_SHOWN: usize = 25;
 
 /// Lists them.
-pub(in crate::api::console) async fn show(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(list(&console, &page_request))).await
-}
-
-/// Ends one, or all of them.
-pub(in crate::api::console) async fn submit(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(end(&console, &page_request))).await
-}
-
-async fn list(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn list(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let id = token(&visit, &page_request.query())?;
     let page = page(console, page_request, &visit, (id, Problems::default())).await?;
@@ -101,7 +83,8 @@ async fn page(
     })
 }
 
-async fn end(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Ends one, or all of them.
+pub(super) async fn end(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let mut visit = console.visit(page_request).await?;
     let fields = page_request.form();
     visit.check_form(&fields)?;

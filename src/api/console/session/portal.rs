@@ -29,16 +29,7 @@ pub(super) async fn form(State(console): State<Arc<Console>>, page_request: Page
 }
 
 /// Shows for whom a code opens a session. Changes nothing.
-pub(super) async fn look(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(ask(&console, &page_request))).await
-}
-
-/// Opens the session.
-pub(super) async fn open(State(console): State<Arc<Console>>, page_request: PageRequest) -> Response {
-    console.answer(&page_request, Box::pin(begin(&console, &page_request))).await
-}
-
-async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn look(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let (_, portal) = found(console, page_request).await?;
     let fields = page_request.form();
     let page = PortalOpen {
@@ -51,7 +42,8 @@ async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, 
     Ok(console.unauthenticated_page(page_request, StatusCode::OK, &page))
 }
 
-async fn begin(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Opens the session.
+pub(super) async fn open(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let (code, _) = found(console, page_request).await?;
     let address = console.address(page_request);
     match console.sessions.open_portal(&code, address).await {

@@ -25,22 +25,7 @@ pub(in crate::api::console) async fn form(
 }
 
 /// Opens a session for a person who has the secret of a token that may read or write.
-pub(in crate::api::console) async fn submit(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(open(&console, &page_request))).await
-}
-
-/// Ends the session.
-pub(in crate::api::console) async fn sign_out(
-    State(console): State<Arc<Console>>,
-    page_request: PageRequest,
-) -> Response {
-    console.answer(&page_request, Box::pin(close(&console, &page_request))).await
-}
-
-async fn open(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+pub(super) async fn submit(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let fields = page_request.form();
     let next = safe(fields.get("next"));
     let refused = |error: AuthenticateError, text| {
@@ -110,7 +95,8 @@ pub(super) async fn begin(
     with_cookie(go_to(next), &cookie)
 }
 
-async fn close(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+/// Ends the session.
+pub(super) async fn sign_out(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let Some(key) = console.site.key(&page_request.headers) else {
         return Err(sign_in_required(console, page_request, SignInReason::NoSession));
     };

@@ -5,7 +5,7 @@ use form_urlencoded::Serializer;
 use time::format_description::well_known::Iso8601;
 use time::{Date, OffsetDateTime, Time};
 
-use crate::api::console::form::{Fields, Problems};
+use crate::api::console::form::{Fields, Problems, optional};
 use crate::api::console::owners::parse_kind;
 use crate::domain::page::{Listing, NamePart, Order};
 use crate::domain::{FieldError, OrganizationId, TokenState, UserId};
@@ -122,15 +122,15 @@ impl ListQuery {
     /// All that are not valid.
     pub(super) fn parse(&self) -> Result<Listing, Problems> {
         let mut problems = Problems::default();
-        let name_contains = problems.take("name", given(&self.name, NamePart::parse), "The name");
-        let user_id = problems.take("user", given(&self.user, UserId::parse), "The user");
+        let name_contains = problems.take("name", optional(&self.name, NamePart::parse), "The name");
+        let user_id = problems.take("user", optional(&self.user, UserId::parse), "The user");
         let owner_kind = problems.take("owner", parse_kind(&self.owner), "The owner");
         let organization_id = problems.take(
             "organization",
-            given(&self.organization, OrganizationId::parse),
+            optional(&self.organization, OrganizationId::parse),
             "The organization",
         );
-        let mut day = |field, text| problems.take(field, given(text, start_of_day), "The date");
+        let mut day = |field, text| problems.take(field, optional(text, start_of_day), "The date");
         let created_after = day("created_after", &self.created_after);
         let created_before = day("created_before", &self.created_before);
         let expires_before = day("expires_before", &self.expires_before);
@@ -152,10 +152,6 @@ impl ListQuery {
         })();
         listing.filter(|_| problems.is_empty()).ok_or(problems)
     }
-}
-
-fn given<T>(text: &str, parse: fn(&str) -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
-    if text.is_empty() { Ok(None) } else { parse(text).map(Some) }
 }
 
 /// Parses a date as browsers send it, and returns its beginning in UTC.

@@ -4,10 +4,10 @@
 use form_urlencoded::Serializer;
 
 use crate::api::console::commands::{Call, Lines};
-use crate::api::console::form::{Fields, Problems};
+use crate::api::console::form::{Fields, Problems, optional};
 use crate::api::console::owners::parse_kind;
+use crate::domain::OrganizationId;
 use crate::domain::users::UserListing;
-use crate::domain::{OrganizationId, OwnerKind};
 
 /// The filters as they were typed.
 #[derive(Debug, Default, Clone)]
@@ -53,8 +53,7 @@ impl UserQuery {
     /// All that are not valid.
     pub(super) fn parse(&self) -> Result<UserListing, Problems> {
         let mut problems = Problems::default();
-        let organization = OrganizationId::parse(&self.organization).map(Some);
-        let organization = if self.organization.is_empty() { Ok(None) } else { organization };
+        let organization = optional(&self.organization, OrganizationId::parse);
         let organization_id = problems.take("organization", organization, "The organization");
         let kind = problems.take("owner", parse_kind(&self.owner), "The owner");
         match (organization_id, kind) {
@@ -67,15 +66,9 @@ impl UserQuery {
 
     /// Returns the commands that list the same.
     pub(super) fn lines(&self) -> Lines {
-        let mut call = Call::new(&["user", "list", "--json"], "ListUsers").text(
-            "organization",
-            "organizationId",
-            &self.organization,
-        );
-        if let Some(kind) = OwnerKind::from_word(&self.owner) {
-            let name = format!("OWNER_KIND_{}", kind.word().to_uppercase());
-            call = call.flag("kind", Some(kind.word())).set("ownerKind", name.into());
-        }
+        let mut call = Call::new(&["user", "list", "--json"], "ListUsers")
+            .text("organization", "organizationId", &self.organization)
+            .owner_kind("kind", &self.owner);
         if self.only_disabled {
             call = call.flag("disabled", None).set("onlyDisabled", true.into());
         }
@@ -86,6 +79,7 @@ impl UserQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::OwnerKind;
 
     #[test]
     fn what_stands_in_the_address_is_what_is_listed_and_stands_in_the_next_one() {
