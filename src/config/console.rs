@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::ConfigError;
 use super::declared::Sources;
 use super::integrations::origins;
+use super::network_values::ConsoleListen;
 use super::settings::{ConsoleSettings, Storage};
-use super::values::ConsoleListen;
 use crate::api::origin::Origin;
 
 /// Where the console is served beside a private Postgres.

@@ -15,12 +15,12 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::database_url::DatabaseUrl;
+use super::network_values::{ConsoleListen, TrustedProxies};
 use super::precedence::Precedence;
 use super::setting::{Commands, Setting, Values, relative_to, settings};
 use super::values::{
-    CacheBytes, ConnectionAge, ConsoleListen, DatabasePooling, DrainTimeout, ExpiryWarnings, KeyringText,
-    LastUseInterval, LogFilter, MaxStaleness, OutageGrace, ResponseMemoryBytes, SampleRatio, Switch,
-    TokenRetention, TrustedProxies,
+    CacheBytes, ConnectionAge, DatabasePooling, DrainTimeout, ExpiryWarnings, KeyringText, LastUseInterval,
+    LogFilter, MaxStaleness, OutageGrace, ResponseMemoryBytes, SampleRatio, Switch, TokenRetention,
 };
 use crate::telemetry::LogFormat;
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::ConfigError;
 use super::declared::Sources;
-use super::values::TrustedProxies;
+use super::network_values::TrustedProxies;
 use crate::api::http::config::{IntegrationsConfig, TokenReviewConfig};
 use crate::api::http::identity::IdentityHeaders;
 use crate::api::origin::Origin;

@@ -17,6 +17,7 @@ mod flags;
 mod integrations;
 mod keyring;
 mod links;
+mod network_values;
 mod precedence;
 mod resolve;
 mod setting;
@@ -36,6 +37,7 @@ pub use flags::{
     ServeFlags,
 };
 pub use keyring::read_keyring;
+pub use network_values::TrustedProxies;
 pub use settings::{
     BootstrapSettings, ConsoleSettings, DataSettings, DatabaseSettings, DatabaseTarget, KeyStatusSettings,
     LogSettings, MigrateSettings, Migration, ServeSettings, Storage,
@@ -43,7 +45,7 @@ pub use settings::{
 pub use tls::read_certificates;
 pub use values::{
     CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, MaxStaleness, OutageGrace,
-    ResponseMemoryBytes, SampleRatio, Switch, TokenRetention, TrustedProxies, ValueError,
+    ResponseMemoryBytes, SampleRatio, Switch, TokenRetention, ValueError,
 };
 
 #[cfg(test)]

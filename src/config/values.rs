@@ -2,7 +2,6 @@
 //! environment and file alike, so that the same rule applies in each. Errors do not repeat the value.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -13,7 +12,6 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use super::durations::{DisplayDuration, DurationProblem, parse_duration};
-use crate::domain::{Network, Networks};
 use crate::secret::{Keyring, KeyringError};
 use crate::store::Pooling;
 use crate::telemetry::LogFormat;
@@ -259,42 +257,6 @@ impl<const MIN: u64> FromStr for Bytes<MIN> {
     }
 }
 
-/// The networks of trusted proxies. None wider than /8: a trusted proxy may name any address, so
-/// trusting every address would let each client choose its own.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct TrustedProxies(Networks);
-
-impl TrustedProxies {
-    const WIDEST_PREFIX: u8 = 8;
-
-    /// Returns the networks.
-    #[must_use]
-    pub fn get(self) -> Networks {
-        self.0
-    }
-}
-
-impl FromStr for TrustedProxies {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        let parsed = text.split(',').map(str::trim).map(|part| {
-            Network::parse(part).ok().filter(|network| network.prefix_length() >= Self::WIDEST_PREFIX)
-        });
-        let networks = parsed.collect::<Option<_>>().and_then(|networks| Networks::new(networks).ok());
-        networks.map(Self).ok_or(ValueError::TrustedProxies)
-    }
-}
-
-impl TryFrom<String> for TrustedProxies {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
-    }
-}
-
 /// A ratio from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "f64")]
@@ -365,36 +327,5 @@ impl KeyringText {
     /// Parses it.
     pub(super) fn parse(&self) -> Result<Keyring, KeyringError> {
         Keyring::parse(self.0.expose_secret())
-    }
-}
-
-/// The address of the console, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub(super) struct ConsoleListen(Option<SocketAddr>);
-
-impl ConsoleListen {
-    /// Returns the address.
-    pub(super) fn get(self) -> Option<SocketAddr> {
-        self.0
-    }
-}
-
-impl FromStr for ConsoleListen {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        text.parse().map(|address| Self(Some(address))).map_err(|_| ValueError::ConsoleListen)
-    }
-}
-
-impl TryFrom<String> for ConsoleListen {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        text.parse()
     }
 }
