@@ -100,12 +100,12 @@ impl Installation {
     /// every database of its server from the watchers.
     pub(crate) async fn large() -> Self {
         static MADE: OnceCell<(Server, Installation)> = OnceCell::const_new();
-        let make = async || {
+        let start = async || {
             let server = Server::start();
             let installation = Self::on(Database::migrated_on(server.socket_dir()).await).await;
             (server, installation)
         };
-        let (_, made) = MADE.get_or_init(make).await;
+        let (_, made) = MADE.get_or_init(start).await;
         Self { database: made.database.copied().await, ..made.clone() }
     }
 
