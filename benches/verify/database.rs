@@ -4,8 +4,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
@@ -67,8 +68,8 @@ impl Postgres {
         format!("postgres://{}@{socket}:{}/{database}?sslmode=disable", Cluster::ROLE, Cluster::PORT)
     }
 
-    /// Creates a database with tokend's schema, unless it exists; returns whether it was created.
-    pub(crate) async fn make(&self, database: &str) -> anyhow::Result<bool> {
+    /// Creates a database with the schema of a build, unless it exists; returns whether it was created.
+    pub(crate) async fn make(&self, database: &str, build: &Path) -> anyhow::Result<bool> {
         let mut connection = self.options(Cluster::DATABASE).connect().await?;
         let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)")
             .bind(database)
@@ -78,7 +79,9 @@ impl Postgres {
             execute(&mut connection, format!("CREATE DATABASE {database}")).await?;
         }
         connection.close().await?;
-        tokend::store::migrate(&self.options(database).into(), &tokend::secret::Prefix::default()).await?;
+        let migrated = Command::new(build).arg("migrate").env("DATABASE_URL", self.url(database)).output()?;
+        let error = String::from_utf8_lossy(&migrated.stderr);
+        ensure!(migrated.status.success(), "{} cannot migrate: {error}", build.display());
         Ok(!exists)
     }
 

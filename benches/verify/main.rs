@@ -76,7 +76,12 @@ fn run(plan: &Plan) -> anyhow::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     for &table in &plan.tables {
         println!("filling a table of {table} tokens and the {} that are verified", plan.verified);
-        runtime.block_on(population.fill(&postgres, &scenarios::database_name(table), table))?;
+        let database = scenarios::database_name(table);
+        runtime.block_on(population.fill(&postgres, &database, TOKEND.as_ref(), table))?;
+    }
+    if let Some(other) = plan.other_build() {
+        let database = scenarios::other_database_name(plan.main_table);
+        runtime.block_on(population.fill(&postgres, &database, other, plan.main_table))?;
     }
     let reply = runtime.block_on(typical_reply(plan, &postgres, &population))?;
     let scenarios = scenarios::prepare(plan, &postgres, &population, &reply)?;

@@ -92,7 +92,7 @@ fn prepare(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow:
     // A separate database for each: the one with the lost key writes new MACs.
     let serve = |database: &str, key: &str, slow: bool| {
         runtime.block_on(async {
-            population.fill(postgres, database, 0).await?;
+            population.fill(postgres, database, TOKEND.as_ref(), 0).await?;
             if slow {
                 let mut connection = postgres.options(database).connect().await?;
                 execute(&mut connection, SLOW.to_owned()).await?;

@@ -1,7 +1,7 @@
 //! The settings of a run, from environment variables, with defaults that take a few minutes.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -72,6 +72,11 @@ impl Plan {
         ensure!(plan.rounds > 0 && plan.verified > 0 && plan.connections > 0, "a plan of nothing");
         ensure!(plan.in_flight >= plan.connections, "each connection needs a call");
         Ok(plan)
+    }
+
+    /// Returns the other build; `None` if it is this one with other settings.
+    pub(crate) fn other_build(&self) -> Option<&Path> {
+        self.other.as_deref().filter(|other| *other != Path::new(TOKEND))
     }
 
     /// Returns whether a scenario is measured.

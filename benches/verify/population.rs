@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::path::Path;
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
@@ -24,6 +25,10 @@ const SPAN_MILLIS: u64 = 365 * 86_400_000;
 const COPY: &str = "COPY tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by, \
      expire_time, durable_hash, mac, mac_key_id) FROM STDIN";
 const COPY_CHUNK: usize = 1 << 20;
+
+/// A durable hash as text.
+const PHC: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 /// The secrets to verify, and the caller.
 #[derive(Debug)]
@@ -69,13 +74,19 @@ impl Population {
         Ok(Self { key, caller, secrets, wrong, unknown, durable_hash, caller_hash })
     }
 
-    /// Fills a database with the requested tokens and `others` more, unless it is filled.
-    pub(crate) async fn fill(&self, postgres: &Postgres, database: &str, others: u32) -> anyhow::Result<()> {
-        if !postgres.make(database).await? && is_filled(postgres, database).await? {
+    /// Fills a database of this build's with the requested tokens and `others` more, unless it is filled.
+    pub(crate) async fn fill(
+        &self,
+        postgres: &Postgres,
+        database: &str,
+        build: &Path,
+        others: u32,
+    ) -> anyhow::Result<()> {
+        if !postgres.make(database, build).await? && is_filled(postgres, database).await? {
             return Ok(());
         }
         postgres.drop_database(database).await?;
-        postgres.make(database).await?;
+        postgres.make(database, build).await?;
         let mut connection = postgres.options(database).connect().await?;
         let indexes: Vec<(String, String)> = sqlx::query_as(
             "SELECT indexname::text, indexdef FROM pg_indexes WHERE tablename = 'tokens' AND indexname <> 'tokens_pkey'",
@@ -88,7 +99,13 @@ impl Population {
         // No replica exists yet that needs these changes.
         execute(&mut connection, "ALTER TABLE tokens DISABLE TRIGGER tokens_insert_trigger".to_owned())
             .await?;
-        self.copy(&mut connection, others).await?;
+        let as_text: bool = sqlx::query_scalar(
+            "SELECT data_type = 'text' FROM information_schema.columns
+             WHERE table_name = 'tokens' AND column_name = 'durable_hash'",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        self.copy(&mut connection, others, as_text).await?;
         execute(&mut connection, "ALTER TABLE tokens ENABLE TRIGGER tokens_insert_trigger".to_owned())
             .await?;
         execute(&mut connection, "SET maintenance_work_mem = '1GB'".to_owned()).await?;
@@ -101,14 +118,17 @@ impl Population {
         Ok(connection.close().await?)
     }
 
-    async fn copy(&self, connection: &mut PgConnection, others: u32) -> anyhow::Result<()> {
+    /// Writes the tokens. `as_text`: an earlier schema keeps durable hashes as text; Verify reads them only
+    /// where a MAC does not match.
+    async fn copy(&self, connection: &mut PgConnection, others: u32, as_text: bool) -> anyhow::Result<()> {
+        let hash = |hex: &str| if as_text { PHC.to_owned() } else { format!(r"\\x{hex}") };
+        let (caller_hash, durable_hash) = (hash(&self.caller_hash), hash(&self.durable_hash));
         let (verified, others) = (self.secrets.len() as u64, u64::from(others));
         let keyring = Keyring::parse(&self.key)?;
-        let mut rows =
-            Rows { text: String::with_capacity(COPY_CHUNK + 4096), keyring, hash: &self.caller_hash };
+        let mut rows = Rows { text: String::with_capacity(COPY_CHUNK + 4096), keyring, hash: &caller_hash };
         let mut copy = connection.copy_in_raw(COPY).await?;
         rows.known(&self.caller, "{tokend:verify,tokend:write}")?;
-        rows.hash = &self.durable_hash;
+        rows.hash = &durable_hash;
         let mut secrets = self.secrets.iter();
         for number in 0..verified + others {
             // Spread evenly, in proportion to the requested ones so far.
@@ -182,7 +202,7 @@ impl Rows<'_> {
         writeln!(
             self.text,
             "{id}\t{ORGANIZATION}\tuser-{user:06}\tcontinuous integration\t{scopes}\t{LABELS}\t\
-             2025-06-15T12:00:00.123456Z\tbootstrap\t2035-06-15T12:00:00.654321Z\t\\\\x{hash}\t\\\\x{tag}\t\\\\x{key_id}",
+             2025-06-15T12:00:00.123456Z\tbootstrap\t2035-06-15T12:00:00.654321Z\t{hash}\t\\\\x{tag}\t\\\\x{key_id}",
             hash = self.hash,
         )?;
         Ok(())

@@ -143,6 +143,7 @@ pub(crate) fn prepare(
             add(WRONG, size, Who::Running(tokend), &workload.wrong);
             if let Some(program) = &plan.other {
                 let (settings, log) = (&plan.other_settings, plan.output.join("other.log"));
+                let url = plan.other_build().map_or(url, |_| postgres.url(&other_database_name(table)));
                 let other = Server::tokend_with(settings, program, &url, &population.key, &log)?;
                 let other = Rc::new(other);
                 add(OTHER_WARM, size, Who::Running(Rc::clone(&other)), &workload.valid);
@@ -157,6 +158,11 @@ pub(crate) fn prepare(
 /// Returns the name of a size's database.
 pub(crate) fn database_name(others: u32) -> String {
     format!("tokens_{others}")
+}
+
+/// Returns the name of the database of another build, whose schema may differ.
+pub(crate) fn other_database_name(others: u32) -> String {
+    format!("other_tokens_{others}")
 }
 
 /// Waits until a server responds as expected to a small part of a load.
