@@ -1,5 +1,5 @@
-//! The only file that reads the machine's clock and randomness; code below the use cases takes both
-//! as arguments. No decision about a token uses this clock: those use the database's.
+//! The only file that reads the machine's clock and randomness; code below the actions takes both
+//! as arguments. `Instant::now()`, for timeouts and durations, is used anywhere. No decision about a token uses this clock: those use the database's.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

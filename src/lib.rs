@@ -8,13 +8,13 @@
 //! | [`server`], [`jobs`] | the composition root; background jobs |
 //! | [`api`] | gRPC and HTTP: messages to domain and back, errors to statuses |
 //! | [`auth`] | authentication of callers |
-//! | [`tokens`], [`verify`] | the use cases; the engine that gives verdicts |
+//! | [`tokens`], [`verify`] | the actions of callers; the engine that gives verdicts |
 //! | [`changefeed`] | committed changes, for the cache and watchers |
 //! | [`store`] | all SQL |
 //! | [`transport`] | connections and TLS |
 //! | [`admission`] | fair limiters, memory reservations, the hash pool |
 //! | [`telemetry`], [`runtime`], [`metrics`] | logs and spans; tasks, panics, deadlines; metrics |
-//! | [`embedded`] | the embedded Postgres of a first start |
+//! | [`embedded`] | the private Postgres of a server without a database URL |
 //! | [`domain`], [`secret`] | the rules, as data and pure functions; the secret's text and its verifiers |
 //! | [`clock`] | the clock and randomness |
 

@@ -1,5 +1,5 @@
 //! What protects the server from its callers: fair shares of limited resources, memory
-//! reservations, a bounded pool for Argon2id. Called by the API, the use cases and the engine.
+//! reservations, a bounded pool for Argon2id. Called by the API, the actions and the engine.
 //! Knows no messages, no SQL and no verdicts.
 
 pub(crate) mod eviction;

@@ -1,4 +1,4 @@
-//! What all APIs of the server share: the engine, the use cases, authentication, limits and metrics.
+//! What all APIs of the server share: the engine, the actions, authentication, limits and metrics.
 //! Built once by the server; gRPC and the integrations hold a clone each, beside what is theirs alone.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::verify::Engine;
 pub struct Context {
     /// Verifies secrets.
     pub engine: Arc<Engine>,
-    /// Runs all other use cases.
+    /// Runs all other actions.
     pub actions: Arc<Actions>,
     /// Authenticates callers.
     pub callers: Arc<Callers>,

@@ -1,5 +1,5 @@
 //! The APIs of the service: gRPC and HTTP, with one mapping from errors to statuses for both. Built
-//! by the server. Knows the use cases and the engine; never the database.
+//! by the server. Knows the actions and the engine; never the database.
 
 pub mod console;
 pub mod context;

@@ -1,6 +1,6 @@
 //! Registers this replica so that a failover does not lose it; before that, the cache answers nothing.
-//! The commit waits for a standby, as long as there is none; reads from Postgres continue meanwhile,
-//! and so do renewals, which do not wait. One task, started by the engine.
+//! With synchronous replication the commit waits until a standby confirms it. Meanwhile verdicts are read
+//! from Postgres. Renewals do not wait. One task, started by the engine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! `tokend bootstrap`: creates the first root token of a shared database, or a new one once every
-//! root token is revoked, and prints its secret alone.
+//! `tokend bootstrap`: creates the first root token of a shared database, or a new one when no
+//! root token is active, and prints its secret alone.
 
 use clap::Args;
 use secrecy::ExposeSecret;

@@ -1,4 +1,4 @@
-//! `tokend console …`: the way into the console of a running tokend. The link is printed and nowhere else kept.
+//! `tokend console …`: a link that signs in to the console. It is printed and stored nowhere.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -16,8 +16,8 @@ use crate::config::Environment;
 pub(super) enum ConsoleCommand {
     /// Print a link that signs in to the console, once and within a minute
     ///
-    /// The session can do what the caller's own token can do, and ends with it. Needs a caller with tokend:read
-    /// or tokend:write. The link is as confidential as the secret while it lasts.
+    /// The session can do what the caller's own token can do, and ends with it. Needs a caller with tokend:read,
+    /// tokend:write or tokend:self. The link is as confidential as the secret while it lasts.
     #[command(after_help = CALLER_HELP)]
     Link(LinkFlags),
 }

@@ -80,8 +80,8 @@ enum Command {
     Bootstrap(bootstrap::Flags),
     /// Print a new key as a line for a keyring file
     ///
-    /// `tokend keygen --output keyring` creates a keyring. To rotate the key, add a new one as the first
-    /// line.
+    /// `tokend keygen --output keyring` creates a keyring. To rotate the key, add a new one below
+    /// the others on every replica, and then move it to the first line on each: replicas that lack it verify slowly.
     Keygen(secret_output::OutputFlag),
     /// Apply the database's migrations
     Migrate(MigrateFlags),
@@ -131,10 +131,10 @@ enum Command {
     /// Show and set an organization's policy for its tokens
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// Open the console of a running tokend in a browser
+    /// Print a link that signs in to the console of a running tokend
     #[command(subcommand)]
     Console(console::ConsoleCommand),
-    /// Revoke, disable and list users' tokens in a running tokend
+    /// List, disable and enable users, revoke all tokens of one, open and end portal sessions
     #[command(subcommand)]
     User(user::UserCommand),
 }

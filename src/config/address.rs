@@ -1,5 +1,5 @@
-//! From flags and environment to the address that a command calls, and to the secret of its caller. Commands that call a
-//! running tokend begin with it.
+//! Resolves the address that a command calls, and the secret of its caller, from flags and environment. Used by all
+//! commands that call a running tokend.
 
 use std::path::PathBuf;
 

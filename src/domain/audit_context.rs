@@ -1,4 +1,4 @@
-//! The user on whose behalf, and the trace in which, a call is executed: set by the gRPC API once per
+//! The user on whose behalf, and the trace in which, a call is executed: set by the API once per
 //! call, read when the audit log is written. Stored in the call's own task, as its deadline is.
 
 use std::fmt;

@@ -1,4 +1,4 @@
-//! The composition root: builds store, engine, use cases, jobs and listeners, and runs them from
+//! The composition root: builds store, engine, actions, jobs and listeners, and runs them from
 //! the first connection to the last response. Called by `tokend serve` and by the tests.
 
 use std::future::pending;

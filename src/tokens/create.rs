@@ -116,7 +116,7 @@ impl CreateToken {
             .labels(&self.labels)
             .networks(&self.allowed_cidrs)
             .grant(self.grant.as_ref());
-        // Only for other kinds than that of earlier builds, whose answers retries may still ask for.
+        // Not part of a person's MAC, which must stay equal to those of stored requests.
         let body = match self.owner_kind {
             OwnerKind::User => body,
             kind => body.text(kind.word()),

@@ -1,4 +1,4 @@
-//! The actions of callers: one file per use case. Called by the gRPC and HTTP APIs with domain types
+//! The actions of callers, one file each. Called by the gRPC and HTTP APIs with domain types
 //! and an authenticated caller; uses the store. Decides who may do what; knows no protobuf messages and
 //! no SQL.
 

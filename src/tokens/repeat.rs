@@ -1,5 +1,5 @@
-//! The answer to an earlier creation or rotation once more, by its request id alone, and the end of that. Called by the
-//! console, which derives the ids of its requests from a person's session: only that session has the id.
+//! Returns the result of an earlier creation or rotation again, by its request id alone, or makes that impossible. Called
+//! by the console, which derives the ids of its requests from a person's session: only that session has the id.
 
 use super::mint::Created;
 use super::{ActionError, Actions, create, rotate};

@@ -1,6 +1,6 @@
-//! Calls start inside their connection's task, in order, as soon as all arrived data is read. Most finish in
-//! that poll and are written together: as separate tasks each would be allocated, woken and perhaps moved to
-//! another core, which costs more than a verdict. A call that has to wait becomes a task. Used by `serve`.
+//! An executor for hyper that polls each new call once inside its connection's task, in order; only a call that
+//! has to wait becomes a task. Most finish in that poll and are written together: as separate tasks each would be
+//! allocated, woken and perhaps moved to another core, which costs more than a verdict. Used by `serve`.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -255,8 +255,8 @@ impl Engine {
         })
     }
 
-    /// Answers a criteria, judged now. What was read longer ago than the maximum staleness is read
-    /// again.
+    /// Judges a pending verification by `criteria` now. A record that was read longer ago than the maximum
+    /// staleness is read again.
     ///
     /// # Errors
     /// [`Unknown`] when the verdict cannot be determined.

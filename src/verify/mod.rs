@@ -25,7 +25,7 @@ pub(crate) mod unconnected;
 mod uses;
 mod worker;
 
-/// Replaced by the model checker.
+/// A module of its own, so that tests/model can replace it by loom's types.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicI64, AtomicU64};
 }

@@ -1,4 +1,4 @@
-//! The ceiling of a token: what it may give to others. Parsed by the gRPC API, stored by the store, compared by access
+//! The grant of a token: the limits of the tokens that it may create and change. Parsed by the gRPC API, stored by the store, compared by access
 //! control. A bound that is not set is that of the token itself.
 
 use time::Duration;

@@ -45,7 +45,7 @@ impl OwnerKind {
 /// The owner of tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner<'a> {
-    /// The tenant.
+    /// The organization that the owner belongs to.
     pub organization_id: &'a OrganizationId,
     /// The id.
     pub user_id: &'a UserId,

@@ -1,6 +1,6 @@
 //! The console: the pages on which a person creates, lists and revokes tokens, on a listener of their own. Built
-//! by the server. Every request is a caller's: the use cases decide what it may do, as for an RPC. Pages are
-//! rendered here, work without script, and keep nothing. Knows no SQL.
+//! by the server. Every request has a caller, and the actions decide what it may do, as for an RPC. Pages are
+//! rendered here, work without JavaScript, and store no state on the replica. Knows no SQL.
 
 mod assets;
 mod audit;

@@ -1,5 +1,5 @@
 //! The gRPC API: converts messages to domain types and results to responses. Built by the server.
-//! Knows the use cases and the engine; never the store.
+//! Knows the actions and the engine; never the store.
 
 mod audit;
 mod call;

@@ -1,4 +1,4 @@
-//! The service: each RPC authenticates its caller, converts its message, runs the use case and
+//! The service: each RPC authenticates its caller, converts its message, runs the action and
 //! builds the response. One span and at most one log line a call: see `call`.
 
 use std::sync::Arc;

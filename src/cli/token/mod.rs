@@ -41,14 +41,14 @@ pub(super) enum TokenCommand {
     /// List tokens, newest first
     #[command(after_help = CALLER_HELP)]
     List(list::ListFlags),
-    /// Change a token's name, scopes, labels, networks or expiration
+    /// Change a token's name, scopes, labels, networks, expiration or grant
     ///
     /// Changes only what the command line names.
     #[command(after_help = CALLER_HELP)]
     Update(update::UpdateFlags),
     /// Replace a token by a new one and print only the new secret on standard output
     ///
-    /// Owner, name, scopes, labels and networks stay the same; the old token ends after the grace period. Any
+    /// Owner, name, scopes, labels, networks and grant stay the same; the old token ends after the grace period. Any
     /// token may rotate itself, with a grace period of at least 1m.
     #[command(after_help = CALLER_HELP)]
     Rotate(rotate::RotateFlags),

@@ -23,7 +23,7 @@ pub(super) enum UserCommand {
     #[command(after_help = CALLER_HELP)]
     Revoke(revoke::RevokeFlags),
 
-    /// Put all tokens of a user out of use, and have none created
+    /// Disable a user: refuse all their tokens, and the creation of new ones
     ///
     /// In one organization, until `tokend user enable`. The user need not have tokens.
     #[command(after_help = CALLER_HELP)]

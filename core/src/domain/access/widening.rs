@@ -1,5 +1,5 @@
-//! That no act makes a token wider than what its actor may give: thousands of callers, acts and targets. What is wider is
-//! said here by what a token can be used for, not by the rules that are tested.
+//! Property tests: no action makes a token wider than its actor may give, for thousands of callers, actions and targets.
+//! What is wider is defined here by what a token can be used for, not by the rules that are tested.
 
 use std::cell::Cell;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! Finding out: whether a text has secrets or ids of this installation, and why a token is accepted or not. Both change
-//! nothing, but are posted: what is typed must stand in no address. Their paths are served by the listener.
+//! Two pages: whether a text has secrets or ids of this installation, and why a token is accepted or not. Both use POST
+//! although they change nothing, so that typed secrets never appear in a URL. Their paths are served by the listener.
 
 mod candidates;
 mod ours;

@@ -1,6 +1,6 @@
 //! Whether a program of the person, such as `tokend login`, may have a token that acts for the person: the question, and
-//! what is done where the person allows it. The code goes to a port of the person's own computer, whose address is made
-//! here, or is shown; so a page can lead it nowhere else.
+//! what is done where the person allows it. The code is shown, or goes to a port of the person's own computer: the URL
+//! is built here, so no page can redirect the code elsewhere.
 
 use axum::http::StatusCode;
 use axum::response::Response;

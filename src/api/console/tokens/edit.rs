@@ -1,4 +1,4 @@
-//! The change of a token: its name, scopes, labels, networks and expiration.
+//! The change of a token: its name, scopes, labels, networks, expiration and grant.
 
 use axum::http::StatusCode;
 use axum::response::Response;

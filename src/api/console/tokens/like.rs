@@ -1,5 +1,5 @@
-//! The address of a form for a token like another one: what a link may fill in, which is neither a scope of tokend
-//! nor that it never expires. A pure function, used by the page of a token.
+//! The link "New like this one": the URL of a form for a token like another one. A link fills in neither a `tokend:` scope
+//! nor that the token never expires. A pure function, used by the page of a token.
 
 use form_urlencoded::Serializer;
 

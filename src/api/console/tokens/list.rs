@@ -19,7 +19,7 @@ use crate::tokens::list::ListTokens;
 /// How many tokens a page shows. With more, a page would have more than 50 KB with what belongs to it.
 const TOKENS_PER_PAGE: u32 = 25;
 
-/// The most bytes that a token takes in the use case and on the page.
+/// The most bytes that a token takes in the action and on the page.
 const MAX_TOKEN_BYTES: usize = 32 << 10;
 
 /// Shows a page of the tokens that the filters in the address select.

@@ -1,6 +1,5 @@
-//! News for an open list: which tokens have changed, and their states, as server-sent events from the hub that serves
-//! watchers. The session is judged anew before each message and every few seconds; listening is no use of it, so that
-//! an open page does not keep it alive.
+//! Live updates of an open list: which tokens have changed, and their states, as server-sent events from the hub that serves
+//! watchers. The session is judged anew before each message and every few seconds; listening does not extend it.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

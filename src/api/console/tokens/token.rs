@@ -21,7 +21,7 @@ use crate::tokens::ActionError;
 use crate::tokens::events::{EventPage, ListEvents};
 use crate::tokens::family::GENERATIONS;
 
-/// The most bytes that an event takes in the use case and on the page.
+/// The most bytes that an event takes in the action and on the page.
 const EACH_EVENT: usize = 64 << 10;
 
 /// Shows everything about a token.

@@ -26,7 +26,7 @@ use crate::tokens::users::NamedUser;
 /// How many of the tokens are shown.
 const MAX_SHOWN: u32 = 25;
 
-/// The most bytes that a token takes in the use case and on the page.
+/// The most bytes that a token takes in the action and on the page.
 const MAX_TOKEN_BYTES: usize = 32 << 10;
 
 /// The path of the page.

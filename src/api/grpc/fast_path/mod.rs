@@ -1,6 +1,6 @@
-//! The fast path of Verify and `VerifyStream`, without the router and the codec, which cost as much
-//! as all else in a warm response. Requests that are not of the plain shape go to the router, which
-//! knows all shapes. Built by the server, called by `serve`.
+//! Receives every call. Answers plain requests of Verify and `VerifyStream` without the router and the codec, which
+//! cost as much as all else in a warm response. Any other request (compressed, in several frames, gRPC-Web, another
+//! RPC) goes to tonic's router. Built by the server, called by `serve`.
 
 use std::sync::Arc;
 
