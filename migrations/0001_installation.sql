@@ -10,7 +10,7 @@ CREATE TABLE installation (
     CONSTRAINT installation_create_time_check CHECK (create_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z')
 );
 
--- Tells which server, and which life of it, answers. Neither a start time nor a timeline does: a pooler or a
+-- Identifies one run of one server, a part of its epoch. A start time or a timeline is not enough: a pooler or a
 -- failover can swap the server behind a living connection, and a crash or a promotion can hand out the same
 -- transaction ids twice. UNLOGGED on purpose: a crash, a promotion or a base backup leaves the table empty,
 -- and the next replica writes a new mark. A dump carries the mark along, hence the rest of the epoch.

@@ -1,6 +1,6 @@
 -- What lets a retry with the same request_id get the same answer, its secret too, for 24 hours. Holds neither
--- the secret nor the request_id: a secret is derived from the salt here, a key of the keyring and the request_id,
--- and once the row is gone from nothing. No foreign key: a request was answered, whatever became of its token.
+-- the secret nor the request_id: a secret is derived from the salt here, a key of the keyring and the request_id.
+-- Without the row it cannot be derived. No foreign key: the row of an answered request stays when its token is deleted.
 CREATE TABLE token_requests (
     -- HMAC of caller and request_id.
     request_mac bytea NOT NULL,

@@ -1,5 +1,5 @@
--- What a token needs of its family, on its own row, so that members may be deleted and nothing that is asked of a
--- family needs them: revoking what was rotated from a token, refusing a second rotation, noticing reuse.
+-- Each row stores its place in the family, so that older members can be deleted: revoking what was rotated from a token,
+-- refusing a second rotation and detecting reuse do not need them.
 
 -- The first token of the family; null: it was neither rotated nor made by a rotation, and so is alone.
 ALTER TABLE tokens ADD COLUMN family_id uuid NULL;

@@ -17,8 +17,8 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN ((('x' || translate(left(id::text, 13), '-', ''))::bit(48)::bigint << 21)
     | (('x' || right(id::text, 6))::bit(24)::bigint & 2097151)) # (-9223372036854775808);
 
--- Before the first release there are few rows. Made beside the old ones, they would need their room as well; and a primary key
--- cannot be replaced without this lock.
+-- Rebuilds the indexes under ACCESS EXCLUSIVE (docs/operations.md, Migrations, has the time): a primary key cannot be replaced
+-- without this lock.
 -- squawk-ignore require-concurrent-index-deletion
 DROP INDEX tokens_user_create_time_idx, tokens_organization_create_time_idx, tokens_any_user_create_time_idx,
     tokens_create_time_idx, tokens_user_expire_time_idx, tokens_organization_expire_time_idx,
@@ -40,7 +40,7 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- Answers for a revision without the row, as tokens_revision_idx did, and for the row itself.
+-- Answers for a revision from the index alone. Also the primary key.
 -- squawk-ignore adding-serial-primary-key-field, constraint-missing-not-valid
 ALTER TABLE tokens ADD CONSTRAINT tokens_pkey PRIMARY KEY (id) INCLUDE (revision);
 

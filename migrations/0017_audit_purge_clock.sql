@@ -1,5 +1,5 @@
--- Events are 30 days old by the clock of the replica that deletes them, too: one that is wrong, the database's or theirs, must not
--- have fresh events look old. Otherwise as before.
+-- Purging a range needs every event to be 30 days old by the database's clock and by the caller's clock: one wrong clock must not
+-- make fresh events look old.
 CREATE OR REPLACE FUNCTION purge_audit(of_sequence bigint, of_seal bytea, at_time timestamptz, by_key bytea, mark bytea)
 RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE

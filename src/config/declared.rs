@@ -76,7 +76,7 @@ settings! {
         /// Maximum number of connections at once; more wait until one ends
         max_connections: NonZeroU16 as "NUMBER" = "2048";
 
-        /// Maximum number of calls at once on one connection; the client delays more
+        /// Maximum number of concurrent calls (HTTP/2 streams) on one connection; the client queues the rest
         max_streams: NonZeroU16 as "NUMBER" = "256";
 
         /// Maximum number of calls at once that wait for the database or for Argon2id; more are refused. No

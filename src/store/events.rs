@@ -1,5 +1,5 @@
 //! Writes the audit log: every mutation of a token appends to `token_events` in its own transaction.
-//! The verbs of a transaction that do so.
+//! The steps of a transaction that do so.
 
 use sqlx::types::Json;
 use time::OffsetDateTime;

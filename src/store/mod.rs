@@ -1,6 +1,6 @@
 //! All access to Postgres. Called by the actions, the engine and the jobs with domain types; row types,
-//! SQL and SQLSTATEs stay in here. One function is one statement or one transaction, and each has a
-//! deadline. Knows no gRPC and no HTTP.
+//! SQL and SQLSTATEs stay in here. A function is one statement, or a few that belong together; the
+//! actions combine them into transactions. Each has a deadline. Knows no gRPC and no HTTP.
 
 use std::io;
 use std::sync::Arc;

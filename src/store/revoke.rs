@@ -1,5 +1,5 @@
-//! Revocation: the verbs of a transaction that revoke tokens, and what is asked before one. Called by
-//! the revoke, reuse and enforcement actions.
+//! The steps of a transaction that revoke tokens, and the reads before them. Called by the
+//! revoke, reuse and enforcement actions.
 
 use sqlx::types::Json;
 use time::OffsetDateTime;

@@ -1,4 +1,4 @@
-//! Reads tokens, and the verbs of a transaction that create and change one. Called by the actions.
+//! Reads tokens, and the steps of a transaction that create and change one. Called by the actions.
 
 use std::collections::BTreeMap;
 

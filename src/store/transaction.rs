@@ -1,5 +1,5 @@
-//! The transaction in which an action reads, judges and changes: the actions call its verbs, each in the
-//! file of its subject, in the order of the locks (docs/design/data.md). Knows no use case.
+//! The transaction in which an action reads, judges and changes: the actions call its steps, each in the
+//! file of its subject, in the lock order (docs/design/revocation.md). Knows no action.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::domain::CredentialError;
 use crate::domain::root::LastRootError;
 use crate::runtime::deadline;
 
-/// Why a verb of a transaction stopped it.
+/// Why a step of a transaction stopped it.
 #[derive(Debug, thiserror::Error)]
 pub enum TransactionError {
     /// Postgres gave no usable response.

@@ -1,4 +1,4 @@
-//! Disabled users: the verbs of a transaction that disable and enable one with all tokens. Called by the actions that do
+//! Disabled users: the steps of a transaction that disable and enable one with all tokens. Called by the actions that do
 //! so, and by those that create tokens. All are called under the lock of the owner.
 
 use time::OffsetDateTime;
