@@ -18,8 +18,8 @@ use tokend::clock;
 use tokend::domain::{
     Labels, OrganizationId, Principal, Reach, Record, Scope, Scopes, Token, TokenName, UserId, Verdict, judge,
 };
-use tokend::embedded::{Cluster, Durability};
 use tokend::metrics::{Lookup, Metrics, Rpc};
+use tokend::private_postgres::{Cluster, Durability};
 use tokend::secret::{CurrentKeyring, DurableCost, Keyring, Prefix, Secret, TokenId};
 use tokend::store::{self, Store};
 use tokend::tokens::bootstrap::{Bootstrapped, bootstrap};

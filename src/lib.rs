@@ -14,7 +14,7 @@
 //! | [`transport`] | connections and TLS |
 //! | [`admission`] | fair limiters, memory reservations, the hash pool |
 //! | [`telemetry`], [`runtime`], [`metrics`] | logs and spans; tasks, panics, deadlines; metrics |
-//! | [`embedded`] | the private Postgres of a server without a database URL |
+//! | [`private_postgres`] | the private Postgres of a server without a database URL |
 //! | [`domain`], [`secret`] | the rules, as data and pure functions; the secret's text and its verifiers |
 //! | [`clock`] | the clock and randomness |
 
@@ -32,9 +32,9 @@ pub mod clock;
 pub mod config;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod domain;
-pub mod embedded;
 pub mod jobs;
 pub mod metrics;
+pub mod private_postgres;
 pub mod runtime;
 pub mod secret;
 pub mod server;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
-use tokend::embedded::{Cluster, Durability};
+use tokend::private_postgres::{Cluster, Durability};
 
 /// Short, and accessible to the account that runs Postgres.
 const PARENT: &str = "/tmp";

@@ -60,11 +60,11 @@ impl Callers {
         request: &Request<M>,
     ) -> Result<Credential, AuthenticateError> {
         let presented = bearer(request.metadata().as_ref());
-        self.recognise(engine, presented, request.extensions().get::<Peer>()).await
+        self.authenticate_presented(engine, presented, request.extensions().get::<Peer>()).await
     }
 
     /// Authenticates a peer that presents this secret as its credential, or none.
-    pub(crate) async fn recognise(
+    pub(crate) async fn authenticate_presented(
         &self,
         engine: &Engine,
         presented: Result<&str, CredentialError>,

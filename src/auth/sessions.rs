@@ -1,4 +1,4 @@
-//! Sessions of persons: opened with a token's secret or a link, then recognised by the key in a cookie. A session has no
+//! Sessions of persons: opened with a token's secret or a link, then authenticated by the key in a cookie. A session has no
 //! rights of its own: its token is judged by the engine at every request. Called by the console; knows no
 //! cookies and no pages.
 
@@ -37,7 +37,7 @@ pub enum SessionError {
     /// It is not known whether there is one, or whether its token is still accepted.
     #[error(transparent)]
     NotKnown(#[from] Unknown),
-    /// Too many requests wait to be recognised.
+    /// Too many requests wait to be authenticated.
     #[error(transparent)]
     Refused(#[from] Refused),
 }
@@ -50,7 +50,7 @@ impl From<StoreError> for SessionError {
 
 /// A request that belongs to a session.
 #[derive(Debug)]
-pub struct Recognised {
+pub struct AuthenticatedSession {
     /// The session.
     pub session: Session,
     /// Its token's credential, judged just now.
@@ -116,27 +116,27 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError`].
-    pub async fn recognise(
+    pub async fn authenticate_presented(
         &self,
         key: &SessionKey,
         address: Option<IpAddr>,
-    ) -> Result<Recognised, SessionError> {
-        let recognised = self.recognise_unused(key, address).await?;
-        if recognised.session.is_due(recognised.now) {
-            self.store.use_session(recognised.session.id, recognised.now).await?;
+    ) -> Result<AuthenticatedSession, SessionError> {
+        let authenticated = self.authenticate_unused(key, address).await?;
+        if authenticated.session.is_due(authenticated.now) {
+            self.store.use_session(authenticated.session.id, authenticated.now).await?;
         }
-        Ok(recognised)
+        Ok(authenticated)
     }
 
     /// Recognises a request that no person has made: it is no use of the session.
     ///
     /// # Errors
     /// [`SessionError`].
-    pub async fn recognise_unused(
+    pub async fn authenticate_unused(
         &self,
         key: &SessionKey,
         address: Option<IpAddr>,
-    ) -> Result<Recognised, SessionError> {
+    ) -> Result<AuthenticatedSession, SessionError> {
         let hash = key.hash();
         let lookup = self.lookups.acquire(ClientKey::peer(address)).await?;
         let found = self.store.find_session(&hash).await?;
@@ -148,7 +148,7 @@ impl Sessions {
         }
         if let Some(portal) = session.as_portal() {
             return match self.engine.authenticate_portal(portal, address).await {
-                Ok(credential) => Ok(Recognised { session, credential, now }),
+                Ok(credential) => Ok(AuthenticatedSession { session, credential, now }),
                 Err(AuthenticateError::Unknown(error)) => Err(error.into()),
                 Err(AuthenticateError::Credential(_)) => {
                     self.store.end_session(&hash).await?;
@@ -166,7 +166,7 @@ impl Sessions {
                 return Err(SessionError::Credential(error));
             }
         };
-        Ok(Recognised { session, credential, now })
+        Ok(AuthenticatedSession { session, credential, now })
     }
 
     /// Records that a session's secret was proven again at `now`.

@@ -66,7 +66,7 @@ pub(crate) struct Freshness {
 
 /// How fresh the cache is at one moment.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CacheState {
+pub(crate) struct FreshnessReading {
     /// How old the cache is.
     pub(crate) age: Duration,
     /// A database time; the cache is at least as new as this.
@@ -103,10 +103,10 @@ impl Freshness {
     }
 
     /// Returns the freshness at `now`; `None` before the first poll.
-    pub(crate) fn read(&self, now: BootInstant) -> Option<CacheState> {
+    pub(crate) fn read(&self, now: BootInstant) -> Option<FreshnessReading> {
         let latest = self.latest.load();
         let published = latest.as_deref()?;
-        Some(CacheState {
+        Some(FreshnessReading {
             age: now.since(published.poll.sent),
             // While the clock is doubted, the last accepted time: the cache is newer than that.
             as_of: published.clock.time,
@@ -155,7 +155,7 @@ impl Published {
     }
 }
 
-impl CacheState {
+impl FreshnessReading {
     /// Combines this reading with the time that a read from Postgres returned: gives the database's
     /// time that the record is at least as new as, and the current time. A time too far ahead of the
     /// clock that the feed follows is ignored.

@@ -1,4 +1,4 @@
-//! `tokend data …`: maintains the data directory of an embedded Postgres while it is not served.
+//! `tokend data …`: maintains the data directory of an private_postgres Postgres while it is not served.
 
 use std::io::{self, Write as _};
 
@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::CommandError;
 use crate::config::{DataFlags, Environment};
-use crate::{embedded, telemetry};
+use crate::{private_postgres, telemetry};
 
 /// `tokend data …`
 #[derive(Subcommand)]
@@ -33,7 +33,7 @@ pub(super) fn run(command: DataCommand, environment: &Environment) -> Result<(),
         DataCommand::Upgrade(flags) => {
             let settings = flags.resolve(environment)?;
             telemetry::init(settings.log.format, settings.log.filter.as_str(), None)?;
-            let done = embedded::upgrade(&settings.data_dir)?;
+            let done = private_postgres::upgrade(&settings.data_dir)?;
             writeln!(
                 output,
                 "The data now belongs to Postgres {}. The data of Postgres {} is kept in {}; when everything \
@@ -47,13 +47,13 @@ pub(super) fn run(command: DataCommand, environment: &Environment) -> Result<(),
             let settings = flags.resolve(environment)?;
             telemetry::init(settings.log.format, settings.log.filter.as_str(), None)?;
             if dry_run {
-                let old_data = embedded::old_data(&settings.data_dir)?;
+                let old_data = private_postgres::old_data(&settings.data_dir)?;
                 let mut lines = old_data.iter();
                 return lines
                     .try_for_each(|directory| writeln!(output, "would delete {}", directory.display()))
                     .map_err(CommandError::Output);
             }
-            let deleted = embedded::delete_old_data(&settings.data_dir)?;
+            let deleted = private_postgres::delete_old_data(&settings.data_dir)?;
             deleted.iter().try_for_each(|directory| writeln!(output, "deleted {}", directory.display()))
         }
     };

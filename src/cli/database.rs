@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::CommandError;
 use crate::config::{DatabaseSettings, DatabaseTarget};
-use crate::embedded::Cluster;
+use crate::private_postgres::Cluster;
 use crate::secret::Prefix;
 use crate::store::Route;
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::client_error::ClientError;
 use super::rpc_error::RpcError;
 use crate::config::ConfigError;
-use crate::embedded::EmbeddedError;
+use crate::private_postgres::PrivatePostgresError;
 use crate::server::ServeError;
 use crate::store::{Finding, MigrateError, StoreError};
 use crate::telemetry::TelemetryError;
@@ -121,7 +121,7 @@ pub enum CommandError {
     },
     /// The embedded Postgres did not start or stop.
     #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
+    Embedded(#[from] PrivatePostgresError),
     /// A file of the data directory cannot be written.
     #[error("cannot write {}", path.display())]
     DataFile {

@@ -166,7 +166,7 @@ mod tests {
         let caller = caller(&["dns:other.example.org", "uri:spiffe://example.org/gateway"], NOW).unwrap();
         assert_eq!(caller.principal.to_string(), "cert:uri:spiffe://example.org/gateway");
         assert!(caller.require(Permission::Verify).is_ok());
-        assert!(caller.require(Permission::Write).is_err());
+        assert!(caller.require(Permission::WriteAll).is_err());
     }
 
     #[test]

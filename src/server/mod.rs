@@ -25,8 +25,8 @@ use crate::api::console::Site;
 use crate::api::context::Context;
 use crate::api::drain::{DrainSignal, DrainTrigger};
 use crate::api::grpc::{
-    ConcurrencyLimit, Direct, ExtAuthz, GrpcWeb, LoginApi, MAX_CHECK_BYTES, Methods, Reflected, Reflection,
-    ReservedBody, TokenApi, Transport, envoy,
+    ConcurrencyLimit, ConnectionLimits, Direct, ExtAuthz, GrpcWeb, LoginApi, MAX_CHECK_BYTES, Methods,
+    Reflected, Reflection, ReservedBody, TokenApi, envoy,
 };
 use crate::api::health::{self, Health};
 use crate::api::http::integrations::Integrations;
@@ -133,7 +133,7 @@ pub async fn run(
     let incoming = listener::accept(grpc, tls(Protocol::Grpc), limits(OverLimit::Wait), &requests, metrics());
     // Browsers use HTTP/1 where there is no TLS.
     let http1 = !config.integrations.web_origins.is_empty();
-    let transport = Transport {
+    let transport = ConnectionLimits {
         streams: config.limits.streams,
         http1,
         head: timeouts.head,

@@ -72,7 +72,7 @@ impl Connection {
         &mut self,
         since: Option<&Snapshot>,
         until: Option<&Snapshot>,
-        behind: Option<i64>,
+        after: Option<i64>,
         deadline: Duration,
     ) -> Result<WatchPage, StoreError> {
         within(deadline, async {
@@ -112,7 +112,7 @@ impl Connection {
                    ORDER BY c.sequence"#],
                 since.map(Snapshot::as_str),
                 until.map(Snapshot::as_str),
-                behind.unwrap_or(i64::MIN),
+                after.unwrap_or(i64::MIN),
                 CHANGES_PER_PAGE
             )
             .fetch_all(self.0.single())

@@ -35,7 +35,9 @@ pub enum NoLink {
 /// # Errors
 /// [`AccessError`]: the caller has neither.
 pub fn may_sign_in(caller: &Caller) -> Result<(), AccessError> {
-    caller.require(Permission::See).or_else(|lacking| caller.require(Permission::Write).map_err(|_| lacking))
+    caller
+        .require(Permission::ReadOwn)
+        .or_else(|lacking| caller.require(Permission::WriteAll).map_err(|_| lacking))
 }
 
 impl Actions {

@@ -48,7 +48,7 @@ impl Actions {
     /// was used for another request, overload, the database.
     pub async fn create_token(&self, caller: &Caller, request: CreateToken) -> Result<Created, ActionError> {
         // Checked again inside the transaction; here so that a refusal costs no hash.
-        caller.require(Permission::Change)?;
+        caller.require(Permission::WriteOwn)?;
         let organization_id = caller.organization(request.organization_id.clone())?;
 
         let repeatable = request.repeatable(caller, &organization_id);
@@ -145,7 +145,7 @@ fn new_token(
     request: &CreateToken,
     id: TokenId,
 ) -> Result<Token, ActionError> {
-    caller.require(Permission::Change)?;
+    caller.require(Permission::WriteOwn)?;
     caller.organization(Some(organization_id.clone()))?;
     let expire_time = super::resolve(request.expiration, now)?;
     let owner = (organization_id.clone(), request.user_id.clone());

@@ -52,7 +52,7 @@ impl Actions {
         usability: Usability,
         reason: &RevokeReason,
     ) -> Result<Switched, ActionError> {
-        caller.require(Permission::Change)?;
+        caller.require(Permission::WriteOwn)?;
         let mut store = match usability {
             Usability::Disabled(_) => self.admission.revocations(caller).await?,
             Usability::Enabled => self.admission.writes(caller).await?,

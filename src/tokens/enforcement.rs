@@ -40,7 +40,7 @@ impl Actions {
         policy: Option<Policy>,
         page_token: &str,
     ) -> Result<BreachPage, ActionError> {
-        caller.require(Permission::Read)?;
+        caller.require(Permission::ReadAll)?;
         let organization_id = caller.organization(organization_id)?;
         let store = self.admission.reads(caller).await?;
         let policy = match policy {

@@ -90,7 +90,7 @@ impl Actions {
     /// # Errors
     /// [`ActionError`]: access, the database.
     pub async fn sealed_to(&self, caller: &Caller) -> Result<Option<i64>, ActionError> {
-        caller.require(Permission::See)?;
+        caller.require(Permission::ReadOwn)?;
         let store = self.admission.reads(caller).await?;
         let newest = store.newest_seal(&self.keyring.get()).await?;
         Ok(newest.map(|sealed| sealed.header.last_id))

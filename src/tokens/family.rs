@@ -15,7 +15,7 @@ impl Actions {
     /// # Errors
     /// [`ActionError`]: access, the database.
     pub async fn family(&self, caller: &Caller, id: TokenId) -> Result<Vec<Token>, ActionError> {
-        let extent = caller.extent(Permission::See)?;
+        let extent = caller.extent(Permission::ReadOwn)?;
         let mut members = self.admission.reads(caller).await?.read_family(id, GENERATIONS.into()).await?;
         members.retain(|member| extent.includes(member));
         Ok(members)

@@ -26,7 +26,7 @@ impl Actions {
         caller: &Caller,
         id: TokenId,
     ) -> Result<(Token, OffsetDateTime), ActionError> {
-        let extent = caller.extent(Permission::See)?;
+        let extent = caller.extent(Permission::ReadOwn)?;
         let found = self.admission.reads(caller).await?.read_token(id).await?;
         found.filter(|(token, _)| extent.includes(token)).ok_or(ActionError::NotFound)
     }

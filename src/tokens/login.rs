@@ -68,7 +68,7 @@ impl Actions {
 
     /// Reads the token that the caller is.
     async fn own_token(&self, caller: &Caller) -> Result<(Token, OffsetDateTime), ActionError> {
-        caller.require(Permission::Change)?;
+        caller.require(Permission::WriteOwn)?;
         let Principal::Token(id) = caller.principal else { return Err(NoLink::NoToken.into()) };
         let read = self.admission.reads(caller).await?.read_token(id).await?;
         Ok(read.ok_or(CredentialError::Invalid)?)
@@ -82,7 +82,7 @@ fn login(
     request: &LoginRequest,
     (id, now): (TokenId, OffsetDateTime),
 ) -> Result<Token, ActionError> {
-    caller.require(Permission::Change)?;
+    caller.require(Permission::WriteOwn)?;
     let token = request.token(own, id, now).map_err(|error| ActionError::invalid("scope", &error))?;
     super::check_grant(&token)?;
     caller.may_delegate(&token)?;

@@ -156,7 +156,7 @@ pub enum MintError {
 /// Executes the actions of one server.
 #[derive(Debug)]
 pub struct Actions {
-    admission: store_access::Admission,
+    admission: store_access::StorePermits,
     keyring: Arc<CurrentKeyring>,
     prefix: Prefix,
     durable_cost: DurableCost,
@@ -176,7 +176,7 @@ impl Actions {
         hashing: HashPool,
     ) -> Self {
         let creations = FairLimiter::new(hashing.slots());
-        let admission = store_access::Admission::new(store);
+        let admission = store_access::StorePermits::new(store);
         Self {
             admission,
             keyring,
@@ -192,7 +192,7 @@ impl Actions {
 /// Returns a token that the caller may change, in its transaction: it is in reach, and the caller has
 /// its reserved scopes.
 fn manageable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token, ActionError> {
-    let extent = caller.extent(Permission::Change)?;
+    let extent = caller.extent(Permission::WriteOwn)?;
     let token = token.filter(|token| extent.includes(token)).ok_or(ActionError::NotFound)?;
     caller.may_manage(token)?;
     Ok(token)

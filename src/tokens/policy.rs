@@ -14,7 +14,7 @@ impl Actions {
         caller: &Caller,
         organization_id: Option<OrganizationId>,
     ) -> Result<(OrganizationId, StoredPolicy), ActionError> {
-        caller.require(Permission::Read)?;
+        caller.require(Permission::ReadAll)?;
         let organization_id = caller.organization(organization_id)?;
         let stored = self.admission.reads(caller).await?.read_policy(&organization_id).await?;
         Ok((organization_id, stored))
@@ -32,9 +32,9 @@ impl Actions {
         organization_id: Option<OrganizationId>,
         user: Option<(&UserId, OwnerKind)>,
     ) -> Result<(Policy, u32), ActionError> {
-        caller.require(Permission::Change)?;
+        caller.require(Permission::WriteOwn)?;
         let organization_id = caller.organization(organization_id)?;
-        let user = match caller.extent(Permission::Change)? {
+        let user = match caller.extent(Permission::WriteOwn)? {
             Extent::User(_, own, kind) => Some((own, kind)),
             Extent::Any | Extent::Organization(_) => user,
         };

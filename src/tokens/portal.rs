@@ -46,7 +46,7 @@ impl Actions {
         caller: &Caller,
         request: CreatePortalSession,
     ) -> Result<PortalLink, ActionError> {
-        caller.require(Permission::Write)?;
+        caller.require(Permission::WriteAll)?;
         let organization_id = caller.organization(request.organization_id)?;
         let terms = PortalTerms { organization_id, user_id: request.user_id, scopes: request.scopes };
         caller.may_vouch(&terms)?;
@@ -84,7 +84,7 @@ impl Actions {
         organization_id: Option<OrganizationId>,
         user_id: &UserId,
     ) -> Result<u64, ActionError> {
-        caller.require(Permission::Write)?;
+        caller.require(Permission::WriteAll)?;
         caller.may_end_all(user_id, OwnerKind::User)?;
         let organization_id = caller.organization(organization_id)?;
         let store = self.admission.revocations(caller).await?;
@@ -94,7 +94,7 @@ impl Actions {
                 let count = transaction.end_portals(&organization_id, user_id).await?;
                 let locked = transaction.lock_caller(caller, None).await?;
                 let (caller, _) = locked.judge(&mut transaction).await?;
-                caller.require(Permission::Write)?;
+                caller.require(Permission::WriteAll)?;
                 caller.organization(Some(organization_id.clone()))?;
                 caller.may_end_all(user_id, OwnerKind::User)?;
                 transaction.commit().await?;

@@ -16,7 +16,7 @@ impl Actions {
         caller: &Caller,
         request_id: &RequestId,
     ) -> Result<Option<Created>, ActionError> {
-        caller.require(Permission::Change)?;
+        caller.require(Permission::WriteOwn)?;
         let principal = caller.principal.to_string();
         let Some((caller, known)) = self.known(caller, &request_id.mac(&principal)).await? else {
             return Ok(None);

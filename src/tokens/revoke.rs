@@ -77,7 +77,7 @@ impl Actions {
     ) -> Result<Revoked, ActionError> {
         let RevokeToken { id, right, extent, ref reason, last_root } = *request;
         if right == Right::Permission {
-            caller.require(Permission::Change)?;
+            caller.require(Permission::WriteOwn)?;
         }
         let mut store = self.admission.revocations(caller).await?;
         let (extent, last_root) = match right {

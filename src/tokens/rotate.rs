@@ -42,7 +42,7 @@ impl Actions {
     pub async fn rotate_token(&self, caller: &Caller, request: RotateToken) -> Result<Created, ActionError> {
         let by_itself = caller.is_token(request.id);
         if !by_itself {
-            caller.require(Permission::Change)?;
+            caller.require(Permission::WriteOwn)?;
         }
         // Checked again inside the transaction; here so that a refusal costs no hash.
         let found =

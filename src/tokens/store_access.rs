@@ -10,7 +10,7 @@ use crate::store::{DEADLINE, Purpose, Store};
 
 /// The limiters of the connections, one for each purpose.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(super) struct StorePermits {
     store: Store,
     reads: FairQueue<ClientKey>,
     writes: FairQueue<ClientKey>,
@@ -48,7 +48,7 @@ impl Admitted {
     }
 }
 
-impl Admission {
+impl StorePermits {
     pub(super) fn new(store: Store) -> Self {
         // One connection is reserved for the server's own work.
         let limiter = |purpose| FairQueue::new(store.connections_of(purpose).saturating_sub(1));

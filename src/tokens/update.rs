@@ -45,7 +45,7 @@ impl Actions {
         id: TokenId,
         change: &TokenChange,
     ) -> Result<(Token, OffsetDateTime), ActionError> {
-        caller.require(Permission::Change)?;
+        caller.require(Permission::WriteOwn)?;
         // To get its owner, who never changes. Checked again inside the transaction; here so that
         // nothing is locked or written for a token out of reach.
         let store = self.admission.writes(caller).await?;

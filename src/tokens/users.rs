@@ -62,7 +62,7 @@ impl NamedUser {
         caller: &Caller,
         organization_id: Option<OrganizationId>,
     ) -> Result<OrganizationId, ActionError> {
-        caller.require(Permission::Write)?;
+        caller.require(Permission::WriteAll)?;
         caller.may_end_all(&self.user_id, self.kind)?;
         Ok(caller.organization(organization_id)?)
     }
@@ -192,7 +192,7 @@ impl Actions {
         page_size: u32,
         page_token: Option<&str>,
     ) -> Result<UsersPage, ActionError> {
-        caller.require(Permission::Read)?;
+        caller.require(Permission::ReadAll)?;
         listing.organization_id = caller.listed_organization(listing.organization_id)?;
         let keyring = self.keyring.peek();
         let position = page_token.map(|text| listing.parse_page_token(text, &keyring)).transpose()?;

@@ -15,14 +15,14 @@ use hyper_util::server::graceful::GracefulConnection;
 use super::activity::Activity;
 use crate::telemetry::{authority, should_log};
 
-type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
+type PendingCall = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// hyper's executor for one connection: collects the calls that have arrived until they are started.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InlineExecutor(Arc<Mutex<Calls>>);
 
 #[derive(Default)]
-struct Calls(Vec<Call>);
+struct Calls(Vec<PendingCall>);
 
 impl fmt::Debug for Calls {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,7 +63,7 @@ pub(crate) struct InlineConnection<C> {
     /// Whether it was asked to accept no more calls.
     ending: bool,
     /// Empty between two polls; kept for its capacity.
-    beginning: Vec<Call>,
+    beginning: Vec<PendingCall>,
 }
 
 impl<C> InlineConnection<C> {
@@ -128,7 +128,7 @@ fn log(peer: SocketAddr) {
 
 /// Polls a call once; one that has to wait continues as a task, which polls it again and so
 /// registers its own waker.
-fn begin(mut call: Call, activity: &Arc<Activity>) {
+fn begin(mut call: PendingCall, activity: &Arc<Activity>) {
     let mut context = Context::from_waker(Waker::noop());
     // As in a task, a call that panics affects nothing else: dropping it resets its stream.
     let polled = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut context)));
@@ -152,7 +152,7 @@ mod tests {
     /// A connection on which some calls arrive at each poll; it ends with the last of them.
     struct Connection {
         arrived: InlineExecutor,
-        batches: VecDeque<Vec<Call>>,
+        batches: VecDeque<Vec<PendingCall>>,
     }
 
     impl Closing for Connection {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     /// Drives a connection in a separate task, whose id is returned.
-    async fn drive(batches: impl Into<VecDeque<Vec<Call>>>) -> tokio::task::Id {
+    async fn drive(batches: impl Into<VecDeque<Vec<PendingCall>>>) -> tokio::task::Id {
         let arrived = InlineExecutor::default();
         let connection = Connection { arrived: arrived.clone(), batches: batches.into() };
         let driven = tokio::spawn(InlineConnection::new(
@@ -192,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn calls_that_need_not_wait_run_in_the_connections_task_in_order() {
         let (done, mut results) = mpsc::unbounded_channel();
-        let call = |number: usize| -> Call {
+        let call = |number: usize| -> PendingCall {
             let done = done.clone();
             Box::pin(async move { done.send((number, tokio::task::id())).unwrap() })
         };
@@ -206,7 +206,7 @@ mod tests {
     async fn a_call_that_waits_continues_in_its_own_task_even_after_its_connection() {
         let (resume, resumed) = oneshot::channel::<()>();
         let (done, results) = oneshot::channel();
-        let call: Call = Box::pin(async move {
+        let call: PendingCall = Box::pin(async move {
             resumed.await.unwrap();
             done.send(tokio::task::id()).unwrap();
         });
@@ -220,11 +220,11 @@ mod tests {
     async fn a_call_that_panics_ends_neither_other_calls_nor_the_connection() {
         let (done, mut results) = mpsc::unbounded_channel();
         let dropped = done.clone();
-        let panics: Call = Box::pin(async move {
+        let panics: PendingCall = Box::pin(async move {
             let _dropped = dropped;
             panic!("meant to");
         });
-        let after: Call = Box::pin(async move { done.send(()).unwrap() });
+        let after: PendingCall = Box::pin(async move { done.send(()).unwrap() });
         drive([vec![panics, after], vec![]]).await;
         assert_eq!((results.recv().await, results.recv().await), (Some(()), None));
     }

@@ -12,7 +12,7 @@ use crate::domain::Record;
 #[derive(Debug, Clone, Copy)]
 pub struct ReadPoint {
     pub(super) instant: BootInstant,
-    pub(super) reading: freshness::CacheState,
+    pub(super) reading: freshness::FreshnessReading,
 }
 
 /// The record found for a secret, or the fact that there is none, and the moment of the lookup.

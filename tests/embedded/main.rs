@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, sy
 use std::path::PathBuf;
 
 use rustix::process::geteuid;
-use tokend::embedded::{Cluster, Durability, EmbeddedError};
+use tokend::private_postgres::{Cluster, Durability, PrivatePostgresError};
 
 use self::test_dir::{ask, start, test_dir};
 
@@ -50,7 +50,7 @@ fn a_second_start_on_the_same_directory_is_refused() {
 
     let refused = start(&test_dir).unwrap_err();
 
-    assert!(matches!(refused, EmbeddedError::InUse { .. }), "{refused}");
+    assert!(matches!(refused, PrivatePostgresError::InUse { .. }), "{refused}");
     assert!(refused.to_string().contains(test_dir.data_dir().to_str().unwrap()));
     assert_eq!(ask(&cluster, "SELECT 'undisturbed'"), "undisturbed");
 }
@@ -63,7 +63,7 @@ fn data_of_another_major_version_is_refused_with_both_versions() {
 
     let refused = start(&test_dir).unwrap_err();
 
-    assert!(matches!(refused, EmbeddedError::OtherMajor { data: 13, .. }));
+    assert!(matches!(refused, PrivatePostgresError::OtherMajor { data: 13, .. }));
     assert!(refused.to_string().contains("Postgres 13"), "{refused}");
     assert!(refused.to_string().contains(test_dir.data_dir().to_str().unwrap()));
 }
@@ -76,7 +76,7 @@ fn the_log_of_a_server_that_does_not_start_is_quoted() {
 
     let failed = start(&test_dir).unwrap_err();
 
-    assert!(matches!(failed, EmbeddedError::Start { .. }), "{failed}");
+    assert!(matches!(failed, PrivatePostgresError::Start { .. }), "{failed}");
     assert!(failed.to_string().contains("no_such_setting"), "{failed}");
 }
 
@@ -87,7 +87,7 @@ fn a_directory_too_deep_for_a_socket_is_refused() {
 
     let refused = Cluster::start(&deep, Durability::Durable).unwrap_err();
 
-    assert!(matches!(refused, EmbeddedError::PathTooLong { .. }), "{refused}");
+    assert!(matches!(refused, PrivatePostgresError::PathTooLong { .. }), "{refused}");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn as_root_a_directory_that_postgres_cannot_reach_is_refused() {
 
     let refused = start(&test_dir).unwrap_err();
 
-    assert!(matches!(refused, EmbeddedError::Unreachable { .. }), "{refused}");
+    assert!(matches!(refused, PrivatePostgresError::Unreachable { .. }), "{refused}");
 }
 
 #[test]
@@ -157,8 +157,7 @@ fn as_root_files_of_another_account_are_neither_trusted_nor_run() {
 
         let refused = start(&test_dir).unwrap_err();
 
-        let found =
-            matches!(&refused, EmbeddedError::OfAnotherAccount { path: at, owner: OTHER_UID } if *at == path);
+        let found = matches!(&refused, PrivatePostgresError::OfAnotherAccount { path: at, owner: OTHER_UID } if *at == path);
         assert!(found, "{name}: {refused}");
         assert!(refused.to_string().contains("chown"), "{refused}");
     }
@@ -177,17 +176,20 @@ fn as_root_a_link_is_followed_only_if_nobody_else_controls_it() {
 
     lchown(&link, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
     let refused = start(&test_dir).unwrap_err();
-    assert!(matches!(&refused, EmbeddedError::OfAnotherAccount { path, .. } if *path == link), "{refused}");
+    assert!(
+        matches!(&refused, PrivatePostgresError::OfAnotherAccount { path, .. } if *path == link),
+        "{refused}"
+    );
     lchown(&link, Some(0), Some(0)).unwrap();
     chown(&real, Some(OTHER_UID), Some(OTHER_UID)).unwrap();
     let refused = start(&test_dir).unwrap_err();
-    assert!(matches!(refused, EmbeddedError::OfAnotherAccount { .. }), "{refused}");
+    assert!(matches!(refused, PrivatePostgresError::OfAnotherAccount { .. }), "{refused}");
     chown(&real, Some(0), Some(0)).unwrap();
     for open in [test_dir.directory(), &real] {
         let mode = fs::metadata(open).unwrap().permissions();
         fs::set_permissions(open, Permissions::from_mode(0o777)).unwrap();
         let refused = start(&test_dir).unwrap_err();
-        assert!(matches!(refused, EmbeddedError::WritableByOthers { .. }), "{refused}");
+        assert!(matches!(refused, PrivatePostgresError::WritableByOthers { .. }), "{refused}");
         fs::set_permissions(open, mode).unwrap();
     }
     start(&test_dir).unwrap();

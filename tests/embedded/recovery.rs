@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process, test_kill_process};
-use tokend::embedded::{Cluster, Durability};
+use tokend::private_postgres::{Cluster, Durability};
 
 use super::test_dir::{TestDir, ask, start, test_dir};
 

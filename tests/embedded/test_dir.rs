@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Row as _};
 use tempfile::TempDir;
-use tokend::embedded::{Cluster, Durability, EmbeddedError};
+use tokend::private_postgres::{Cluster, Durability, PrivatePostgresError};
 
 /// A directory that Postgres's account can access, removed at the end.
 pub(crate) struct TestDir(TempDir);
@@ -29,7 +29,7 @@ pub(crate) fn test_dir() -> TestDir {
     TestDir(directory)
 }
 
-pub(crate) fn start(test_dir: &TestDir) -> Result<Cluster, EmbeddedError> {
+pub(crate) fn start(test_dir: &TestDir) -> Result<Cluster, PrivatePostgresError> {
     Cluster::start(&test_dir.data_dir(), Durability::Durable)
 }
 

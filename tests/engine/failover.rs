@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tokend::api::proto::Verdict;
-use tokend::embedded::Cluster;
+use tokend::private_postgres::Cluster;
 
 use super::fault_test::{FaultTest, resumption};
 use super::fleet::{Process, report};

@@ -151,7 +151,11 @@ impl Drop for Process {
 /// Returns the URL of a database through its server's own socket.
 pub(crate) fn url(database: &Database) -> String {
     let socket = database.socket_dir().display();
-    format!("postgres://{}@localhost/{}?host={socket}", tokend::embedded::Cluster::ROLE, database.name())
+    format!(
+        "postgres://{}@localhost/{}?host={socket}",
+        tokend::private_postgres::Cluster::ROLE,
+        database.name()
+    )
 }
 
 /// Returns whether the long forms are to be run.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Executor as _, Row as _};
 use tokend::api::proto::{Consistency, GetTokenRequest, ListTokensRequest, Verdict, VerifyRequest};
-use tokend::embedded::Cluster;
+use tokend::private_postgres::Cluster;
 use tokend::server::ServeError;
 use tokend::store::{MigrateError, Pooling, Route};
 

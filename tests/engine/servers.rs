@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::PgConnection;
 use tokend::api::proto::Verdict;
-use tokend::embedded::Cluster;
+use tokend::private_postgres::Cluster;
 
 use super::setup::{Made, becomes, caught_up, in_cache, revoking, run, settled, stays_cached};
 use crate::support::database::Database;

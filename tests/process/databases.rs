@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, PgConnection, Row as _};
-use tokend::embedded::Cluster;
+use tokend::private_postgres::Cluster;
 
 use super::cluster::{cluster, connect_options};
 use super::rpc::runtime;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use tokend::api::proto::Verdict;
-use tokend::embedded::Cluster;
+use tokend::private_postgres::Cluster;
 
 use super::cluster::cluster;
 use super::databases::Database;

@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tokend::embedded::{Cluster, Durability};
+use tokend::private_postgres::{Cluster, Durability};
 
 /// Where directories are made: in memory, where each new database costs a third less than on a disk, or on a disk.
 /// Both are short, and accessible to the account that runs Postgres; TMPDIR may be neither.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokend::embedded::{Cluster, Durability};
+use tokend::private_postgres::{Cluster, Durability};
 
 use super::cluster;
 

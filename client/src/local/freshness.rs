@@ -58,7 +58,7 @@ pub(super) struct Freshness {
 
 /// The freshness at an instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CacheState {
+pub(super) struct FreshnessReading {
     /// Cached records include every change before this time of the database.
     pub(super) as_of: OffsetDateTime,
     /// The database's time now, or a little later.
@@ -147,11 +147,11 @@ impl DatabaseClock {
 
 impl Snapshot {
     /// Returns the freshness at `now`, if cached records may be used then.
-    pub(super) fn read(&self, now: BootInstant) -> Option<CacheState> {
+    pub(super) fn read(&self, now: BootInstant) -> Option<FreshnessReading> {
         let published = self.0.as_deref()?;
         let elapsed = published.elapsed(now);
         let reading =
-            || CacheState { as_of: published.as_of, now: published.at(elapsed).max(published.floor) };
+            || FreshnessReading { as_of: published.as_of, now: published.at(elapsed).max(published.floor) };
         (elapsed <= published.budget).then(reading)
     }
 }
@@ -212,7 +212,7 @@ mod tests {
         freshness
     }
 
-    fn read(freshness: &Freshness, now: BootInstant) -> Option<CacheState> {
+    fn read(freshness: &Freshness, now: BootInstant) -> Option<FreshnessReading> {
         freshness.snapshot().read(now)
     }
 
@@ -239,7 +239,7 @@ mod tests {
         freshness.publish(noon(5_000), instant(5_000));
         assert_eq!(
             read(&freshness, instant(5_500)),
-            Some(CacheState { as_of: noon(5_000), now: noon(5_500) + drift(5_500) })
+            Some(FreshnessReading { as_of: noon(5_000), now: noon(5_500) + drift(5_500) })
         );
         // Less by the drift of the clocks.
         assert!(read(&freshness, instant(5_990)).is_some());

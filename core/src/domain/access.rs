@@ -46,13 +46,13 @@ pub enum Permission {
     /// Watch changes of tokens.
     Watch,
     /// Read tokens, of the organization or of the caller's own user.
-    See,
+    ReadOwn,
     /// Read all that is stored of an organization.
-    Read,
+    ReadAll,
     /// Create and change tokens, of the organization or of the caller's own user.
-    Change,
+    WriteOwn,
     /// Change all tokens of a user at once.
-    Write,
+    WriteAll,
     /// Set an organization's policy.
     Root,
 }
@@ -216,12 +216,14 @@ impl Caller {
                     || self.holds(ReservedScope::VerifyAny)
                     || self.holds(ReservedScope::Read),
             ),
-            Permission::See => (ReservedScope::Read, self.holds(ReservedScope::Read) || self.manages_own()),
-            Permission::Read => (ReservedScope::Read, self.holds(ReservedScope::Read)),
-            Permission::Change => {
+            Permission::ReadOwn => {
+                (ReservedScope::Read, self.holds(ReservedScope::Read) || self.manages_own())
+            }
+            Permission::ReadAll => (ReservedScope::Read, self.holds(ReservedScope::Read)),
+            Permission::WriteOwn => {
                 (ReservedScope::Write, self.holds(ReservedScope::Write) || self.manages_own())
             }
-            Permission::Write => (ReservedScope::Write, self.holds(ReservedScope::Write)),
+            Permission::WriteAll => (ReservedScope::Write, self.holds(ReservedScope::Write)),
             Permission::Root => (ReservedScope::Root, self.holds(ReservedScope::Root)),
         };
         if allowed { Ok(()) } else { Err(AccessError::MissingScope(scope)) }
@@ -294,7 +296,7 @@ impl Caller {
     /// Returns whether the caller may read a token with `GetToken`.
     #[must_use]
     pub fn may_see(&self, token: &Token) -> bool {
-        self.extent(Permission::See).is_ok_and(|extent| extent.includes(token))
+        self.extent(Permission::ReadOwn).is_ok_and(|extent| extent.includes(token))
     }
 
     /// Returns the tokens that this permission extends to: one that the caller has by `tokend:self` alone
@@ -305,13 +307,14 @@ impl Caller {
     pub fn extent(&self, permission: Permission) -> Result<Extent<'_>, AccessError> {
         self.require(permission)?;
         let of_all = match permission {
-            Permission::See => ReservedScope::Read,
+            Permission::ReadOwn => ReservedScope::Read,
             _ => ReservedScope::Write,
         };
         Ok(match (self.reach(), &self.holder) {
             (Reach::Any, _) => Extent::Any,
             (Reach::Only(own), Some(holder))
-                if matches!(permission, Permission::See | Permission::Change) && !self.holds(of_all) =>
+                if matches!(permission, Permission::ReadOwn | Permission::WriteOwn)
+                    && !self.holds(of_all) =>
             {
                 Extent::User(own, &holder.user_id, holder.owner_kind)
             }
@@ -338,7 +341,7 @@ impl Caller {
         organization: Option<OrganizationId>,
         user: Option<UserId>,
     ) -> Result<(Option<OrganizationId>, Option<UserId>), AccessError> {
-        let extent = self.extent(Permission::See)?;
+        let extent = self.extent(Permission::ReadOwn)?;
         let organization = self.listed_organization(organization)?;
         match (extent, user) {
             (Extent::User(_, own, _), None) => Ok((organization, Some(own.clone()))),
@@ -352,7 +355,7 @@ impl Caller {
     /// # Errors
     /// The named kind is not one that the caller sees.
     pub fn listed_kind(&self, named: Option<OwnerKind>) -> Result<Option<OwnerKind>, AccessError> {
-        match (self.extent(Permission::See)?, named) {
+        match (self.extent(Permission::ReadOwn)?, named) {
             (Extent::User(_, _, own), None) => Ok(Some(own)),
             (Extent::User(_, _, own), Some(named)) if named != own => Err(AccessError::Exceeds(Bound::User)),
             (_, named) => Ok(named),

@@ -28,7 +28,7 @@ impl TokenApi {
         message: UpdateTokenRequest,
     ) -> Result<UpdateTokenResponse, CallError> {
         let caller = credential.caller();
-        caller.require(Permission::Change)?;
+        caller.require(Permission::WriteOwn)?;
         let (id, change) = changes::update_request(message)?;
         Span::current().record("token.id", field::display(id));
         let _invalidation = self.context.engine.invalidate_token(id);
@@ -44,7 +44,7 @@ impl TokenApi {
     ) -> Result<RotateTokenResponse, CallError> {
         let caller = credential.caller();
         if !changes::rotates_itself(caller, &message) {
-            caller.require(Permission::Change)?;
+            caller.require(Permission::WriteOwn)?;
         }
         let request = changes::rotate_request(caller, &message)?;
         Span::current().record("token.id", field::display(request.id));
@@ -62,7 +62,7 @@ impl TokenApi {
     ) -> Result<RevokeTokenResponse, CallError> {
         let caller = credential.caller();
         if !matches!(message.target, Some(revoke_token_request::Target::Secret(_))) {
-            caller.require(Permission::Change)?;
+            caller.require(Permission::WriteOwn)?;
         }
         let revocation = changes::revoke_request(&message)?;
         let (id, right) = match revocation.target {
@@ -86,7 +86,7 @@ impl TokenApi {
         message: RevokeUserTokensRequest,
     ) -> Result<RevokeUserTokensResponse, CallError> {
         let caller = credential.caller();
-        caller.require(Permission::Write)?;
+        caller.require(Permission::WriteAll)?;
         let (named, reason) = users::revoke_request(&message)?;
         let organization_id = caller.organization(named.organization_id.clone())?;
         let how = (&reason, LastRoot::forced(message.force));
@@ -105,7 +105,7 @@ impl TokenApi {
         reason: &str,
     ) -> Result<Switched, CallError> {
         let caller = credential.caller();
-        caller.require(Permission::Change)?;
+        caller.require(Permission::WriteOwn)?;
         let (id, reason) = changes::switch_request(token_id, reason)?;
         Span::current().record("token.id", field::display(id));
         let _invalidation = self.context.engine.invalidate_token(id);
@@ -120,7 +120,7 @@ impl TokenApi {
         message: &DisableUserRequest,
     ) -> Result<DisableUserResponse, CallError> {
         let caller = credential.caller();
-        caller.require(Permission::Write)?;
+        caller.require(Permission::WriteAll)?;
         let (named, reason) = users::disable_request(message)?;
         Span::current().record("user.id", named.user_id.as_str());
         let invalidation = self.context.engine.begin_invalidation();
@@ -137,7 +137,7 @@ impl TokenApi {
         message: &EnableUserRequest,
     ) -> Result<EnableUserResponse, CallError> {
         let caller = credential.caller();
-        caller.require(Permission::Write)?;
+        caller.require(Permission::WriteAll)?;
         let named = users::enable_request(message)?;
         Span::current().record("user.id", named.user_id.as_str());
         let invalidation = self.context.engine.begin_invalidation();

@@ -36,7 +36,7 @@ pub use reflection::{Reflected, Reflection};
 #[doc(hidden)]
 pub use reply::VerifyReply;
 pub use reserved_body::ReservedBody;
-pub use serve::{Transport, serve};
+pub use serve::{ConnectionLimits, serve};
 pub use token_api::TokenApi;
 pub use web::GrpcWeb;
 

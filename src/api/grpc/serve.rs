@@ -36,7 +36,7 @@ const STREAM_END_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The limits of connections.
 #[derive(Debug, Clone, Copy)]
-pub struct Transport {
+pub struct ConnectionLimits {
     /// The most concurrent calls on each.
     pub streams: u32,
     /// Whether HTTP/1 is supported, too.
@@ -52,7 +52,7 @@ pub struct Transport {
 pub async fn serve(
     mut incoming: Incoming,
     direct: Direct,
-    transport: Transport,
+    transport: ConnectionLimits,
     shutdown: impl Future<Output = ()>,
 ) {
     let (trigger, drain) = DrainTrigger::new();
@@ -73,7 +73,7 @@ pub async fn serve(
     open.wait().await;
 }
 
-impl Transport {
+impl ConnectionLimits {
     /// Serves a connection until its peer or the server ends it, or it reaches its maximum age.
     fn serve(
         self,

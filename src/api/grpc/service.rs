@@ -59,8 +59,8 @@ impl TokenService for TokenApi {
     ) -> Result<Response<CreateTokenResponse>, Status> {
         self.call(Rpc::CreateToken, request, async |credential, message| {
             let caller = credential.caller();
-            caller.require(Permission::Change)?;
-            let request = convert::create_request(message, caller.only_user(Permission::Change))?;
+            caller.require(Permission::WriteOwn)?;
+            let request = convert::create_request(message, caller.only_user(Permission::WriteOwn))?;
             let created = self.context.actions.create_token(caller, request).await?;
             Span::current().record("token.id", field::display(created.token.id));
             Span::current().record("user.id", created.token.user_id.as_str());
@@ -75,7 +75,7 @@ impl TokenService for TokenApi {
     ) -> Result<Response<GetTokenResponse>, Status> {
         self.call(Rpc::GetToken, request, async |credential, message| {
             let caller = credential.caller();
-            caller.require(Permission::See)?;
+            caller.require(Permission::ReadOwn)?;
             let id = convert::get_request(&message)?;
             Span::current().record("token.id", field::display(id));
             let found = self.context.actions.get_token(caller, id).await?;
@@ -90,11 +90,17 @@ impl TokenService for TokenApi {
         request: Request<ListTokensRequest>,
     ) -> Result<Response<ListTokensResponse>, Status> {
         let most = |message: &ListTokensRequest| convert::page_bytes(message.page_size, LARGEST_TOKEN);
-        self.call_for_page(Rpc::ListTokens, Permission::See, request, most, async |credential, message| {
-            let request = convert::list_request(message)?;
-            let page = self.context.actions.list_tokens(credential.caller(), request).await?;
-            Ok(convert::list_response(page).await)
-        })
+        self.call_for_page(
+            Rpc::ListTokens,
+            Permission::ReadOwn,
+            request,
+            most,
+            async |credential, message| {
+                let request = convert::list_request(message)?;
+                let page = self.context.actions.list_tokens(credential.caller(), request).await?;
+                Ok(convert::list_response(page).await)
+            },
+        )
         .await
     }
 
@@ -187,7 +193,7 @@ impl TokenService for TokenApi {
         request: Request<ListUsersRequest>,
     ) -> Result<Response<ListUsersResponse>, Status> {
         let most = |message: &ListUsersRequest| convert::page_bytes(message.page_size, LARGEST_USER);
-        self.call_for_page(Rpc::ListUsers, Permission::Read, request, most, async |credential, message| {
+        self.call_for_page(Rpc::ListUsers, Permission::ReadAll, request, most, async |credential, message| {
             let (listing, page_size) = users::list_request(&message)?;
             let page_token = Some(&*message.page_token).filter(|text| !text.is_empty());
             let caller = credential.caller();
@@ -237,7 +243,7 @@ impl TokenService for TokenApi {
         let most = |message: &ListTokenEventsRequest| convert::page_bytes(message.page_size, LARGEST_EVENT);
         self.call_for_page(
             Rpc::ListTokenEvents,
-            Permission::See,
+            Permission::ReadOwn,
             request,
             most,
             async |credential, message| {
@@ -256,7 +262,7 @@ impl TokenService for TokenApi {
     ) -> Result<Response<GetPolicyResponse>, Status> {
         self.call(Rpc::GetPolicy, request, async |credential, message| {
             let caller = credential.caller();
-            caller.require(Permission::Read)?;
+            caller.require(Permission::ReadAll)?;
             let organization_id = convert::organization(&message.organization_id)?;
             Ok(policies::get_response(self.context.actions.get_policy(caller, organization_id).await?))
         })
@@ -283,16 +289,22 @@ impl TokenService for TokenApi {
         request: Request<CheckPolicyRequest>,
     ) -> Result<Response<CheckPolicyResponse>, Status> {
         let most = |_: &_| convert::MAX_PAGE;
-        self.call_for_page(Rpc::CheckPolicy, Permission::Read, request, most, async |credential, message| {
-            let caller = credential.caller();
-            let (organization_id, policy) = policies::check_request(&message)?;
-            let checked = self
-                .context
-                .actions
-                .check_policy(caller, organization_id, policy, &message.page_token)
-                .await?;
-            Ok(policies::check_response(checked))
-        })
+        self.call_for_page(
+            Rpc::CheckPolicy,
+            Permission::ReadAll,
+            request,
+            most,
+            async |credential, message| {
+                let caller = credential.caller();
+                let (organization_id, policy) = policies::check_request(&message)?;
+                let checked = self
+                    .context
+                    .actions
+                    .check_policy(caller, organization_id, policy, &message.page_token)
+                    .await?;
+                Ok(policies::check_response(checked))
+            },
+        )
         .await
     }
 
@@ -331,7 +343,7 @@ impl TokenService for TokenApi {
     ) -> Result<Response<CreatePortalSessionResponse>, Status> {
         self.call(Rpc::CreatePortalSession, request, async |credential, message| {
             let caller = credential.caller();
-            caller.require(Permission::Write)?;
+            caller.require(Permission::WriteAll)?;
             let request = users::portal_request(&message)?;
             Span::current().record("user.id", request.user_id.as_str());
             let console = self.console.as_deref().ok_or(ActionError::from(NoLink::NotServed))?;
@@ -347,7 +359,7 @@ impl TokenService for TokenApi {
     ) -> Result<Response<RevokePortalSessionsResponse>, Status> {
         self.call(Rpc::RevokePortalSessions, request, async |credential, message| {
             let caller = credential.caller();
-            caller.require(Permission::Write)?;
+            caller.require(Permission::WriteAll)?;
             let (organization_id, user_id) = users::portal_end_request(&message)?;
             Span::current().record("user.id", user_id.as_str());
             let ended =

@@ -237,7 +237,7 @@ fn concerns(change: &Change, organization: Option<&OrganizationId>) -> bool {
 /// Returns what a caller may see of a change.
 fn shown(change: &Change, caller: &Caller, now: OffsetDateTime) -> TokenChange {
     let organization = change.organization_id.as_ref();
-    let readable = caller.require(Permission::Read).is_ok()
+    let readable = caller.require(Permission::ReadAll).is_ok()
         && organization.is_some_and(|organization| caller.reach().includes(organization));
     TokenChange {
         token_id: change.id.to_string(),

@@ -96,9 +96,12 @@ impl Integrations {
         presented: &presented::Caller<'_>,
         peer: &Peer,
     ) -> Result<Credential, Refusal> {
-        let recognised =
-            self.context.callers.recognise(&self.context.engine, presented.secret(), Some(peer)).await;
-        let credential = match recognised {
+        let authenticated = self
+            .context
+            .callers
+            .authenticate_presented(&self.context.engine, presented.secret(), Some(peer))
+            .await;
+        let credential = match authenticated {
             Ok(credential) => credential,
             Err(error) => {
                 return Err(CallError::from(

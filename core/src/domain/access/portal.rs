@@ -23,7 +23,7 @@ impl Caller {
     /// # Errors
     /// The caller lacks `tokend:write`, or the organization, the user or a scope is beyond what it may give.
     pub fn may_vouch(&self, terms: &PortalTerms) -> Result<(), AccessError> {
-        self.require(Permission::Write)?;
+        self.require(Permission::WriteAll)?;
         self.organization(Some(terms.organization_id.clone()))?;
         within(terms.scopes.reserved().is_empty(), Bound::Scopes)?;
         let Some(holder) = self.bounds() else { return Ok(()) };

@@ -75,17 +75,17 @@ fn a_revoked_or_expired_token_makes_no_caller() {
 
 #[test]
 fn each_permission_needs_its_scope_or_root() {
-    use Permission::{Change, Read, See, Verify, Write};
+    use Permission::{ReadAll, ReadOwn, Verify, WriteAll, WriteOwn};
     for (scope, allowed) in [
         ("tokend:verify", vec![Verify]),
         ("tokend:verify:any", vec![Verify]),
-        ("tokend:read", vec![See, Read]),
-        ("tokend:self", vec![See, Change]),
-        ("tokend:write", vec![Change, Write]),
-        ("tokend:root", vec![Verify, See, Read, Change, Write]),
+        ("tokend:read", vec![ReadOwn, ReadAll]),
+        ("tokend:self", vec![ReadOwn, WriteOwn]),
+        ("tokend:write", vec![WriteOwn, WriteAll]),
+        ("tokend:root", vec![Verify, ReadOwn, ReadAll, WriteOwn, WriteAll]),
         ("a:*", vec![]),
     ] {
-        for permission in [Verify, See, Read, Change, Write] {
+        for permission in [Verify, ReadOwn, ReadAll, WriteOwn, WriteAll] {
             assert_eq!(
                 caller(&[scope]).require(permission).is_ok(),
                 allowed.contains(&permission),
@@ -175,13 +175,13 @@ fn a_change_gives_a_privileged_token_nothing_that_the_caller_lacks() {
 fn tokend_self_extends_to_the_tokens_of_its_own_user() {
     let of_bob = Token { user_id: UserId::parse("bob").unwrap(), ..token(&[]) };
     let own = caller(&["tokend:self"]);
-    for permission in [Permission::See, Permission::Change] {
+    for permission in [Permission::ReadOwn, Permission::WriteOwn] {
         assert!(own.extent(permission).unwrap().includes(&token(&[])));
         assert!(!own.extent(permission).unwrap().includes(&of_bob));
     }
     let reader = caller(&["tokend:self", "tokend:read"]);
-    assert!(reader.extent(Permission::See).unwrap().includes(&of_bob));
-    assert!(!reader.extent(Permission::Change).unwrap().includes(&of_bob));
+    assert!(reader.extent(Permission::ReadOwn).unwrap().includes(&of_bob));
+    assert!(!reader.extent(Permission::WriteOwn).unwrap().includes(&of_bob));
 }
 
 #[test]

@@ -226,7 +226,7 @@ pub(super) fn try_all<S: Strategy>(
 }
 
 pub(super) fn gives(giver: &Caller, target: &Token) -> bool {
-    giver.extent(Permission::Change).is_ok_and(|extent| extent.includes(target))
+    giver.extent(Permission::WriteOwn).is_ok_and(|extent| extent.includes(target))
         && giver.may_give(target).is_ok()
 }
 
@@ -279,7 +279,7 @@ fn a_change_starts_and_ends_within_what_a_bounded_caller_may_give() {
         after.allowed_cidrs = if keep(2) { after.allowed_cidrs } else { other.allowed_cidrs };
         after.grant = if keep(3) { after.grant } else { other.grant };
         let caller = caller(&actor);
-        let reached = caller.extent(Permission::Change).unwrap().includes(&before);
+        let reached = caller.extent(Permission::WriteOwn).unwrap().includes(&before);
         if reached && caller.may_change(&before, &after).is_ok() {
             accepted.set(accepted.get() + 1);
             if caller.bounds().is_some() {
@@ -300,7 +300,7 @@ fn a_bounded_caller_ends_only_tokens_of_its_users_that_are_not_more_privileged()
     try_all((actors(), tokens(), any::<u8>()), &accepted, |(actor, target, kept)| {
         let target = nearer(&actor, target, kept);
         let caller = caller(&actor);
-        let reached = caller.extent(Permission::Change).unwrap().includes(&target);
+        let reached = caller.extent(Permission::WriteOwn).unwrap().includes(&target);
         if !reached || caller.may_manage(&target).is_err() {
             return Ok(());
         }
@@ -333,12 +333,12 @@ fn all_tokens_of_a_user_are_ended_at_once_only_by_a_caller_that_may_end_each() {
     try_all((actors(), tokens(), any::<u8>()), &accepted, |(actor, target, kept)| {
         let target = nearer(&actor, target, kept);
         let caller = caller(&actor);
-        let of_user = caller.require(Permission::Write).is_ok()
+        let of_user = caller.require(Permission::WriteAll).is_ok()
             && caller.organization(Some(target.organization_id.clone())).is_ok()
             && caller.may_end_all(&target.user_id, target.owner_kind).is_ok();
         if of_user && caller.may_end_reserved(target.scopes.reserved()).is_ok() {
             accepted.set(accepted.get() + 1);
-            prop_assert!(caller.extent(Permission::Change).unwrap().includes(&target));
+            prop_assert!(caller.extent(Permission::WriteOwn).unwrap().includes(&target));
             prop_assert_eq!(caller.may_manage(&target), Ok(()));
         }
         Ok(())

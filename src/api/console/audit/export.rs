@@ -37,7 +37,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Streams all events that the filters in the address select, newest first.
 pub(super) async fn open(console: &Arc<Console>, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
-    visit.caller().require(Permission::Read)?;
+    visit.caller().require(Permission::ReadAll)?;
     let Ok(request) = AuditQuery::read(&page_request.query()).parse(EVENTS_PER_PAGE) else {
         let text = "One of its filters is not valid. Go back to the log, which says which one.".to_owned();
         let page = Message { frame: Frame::new(None, String::new()), title: "Nothing was exported", text };

@@ -20,7 +20,7 @@ const EVENTS_PER_PAGE: u32 = 25;
 pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let caller = visit.caller();
-    caller.require(Permission::Read)?;
+    caller.require(Permission::ReadAll)?;
     let query = AuditQuery::read(&page_request.query());
     let mut page = Audit {
         frame: visit.frame(),

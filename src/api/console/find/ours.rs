@@ -17,7 +17,7 @@ use crate::verify::ProveError;
 /// Shows the form.
 pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
-    visit.caller().require(Permission::Read)?;
+    visit.caller().require(Permission::ReadAll)?;
     console.page(&visit, StatusCode::OK, &page(console, &visit, None, 0))
 }
 
@@ -26,7 +26,7 @@ pub(super) async fn find(console: &Console, page_request: &PageRequest) -> Resul
     let visit = console.visit(page_request).await?;
     let fields = page_request.form();
     visit.check_form(&fields)?;
-    visit.caller().require(Permission::Read)?;
+    visit.caller().require(Permission::ReadAll)?;
     let (candidates, left_out) = candidates(fields.get("text"), &console.prefix);
     let mut found = Vec::with_capacity(candidates.len());
     for candidate in &candidates {
@@ -85,7 +85,7 @@ async fn look_up(console: &Console, visit: &Visit, candidate: &Candidate) -> Res
     };
     let may_revoke = token.as_ref().is_some_and(|(token, _)| {
         token.revoke_time.is_none()
-            && caller.extent(Permission::Change).is_ok_and(|extent| extent.includes(token))
+            && caller.extent(Permission::WriteOwn).is_ok_and(|extent| extent.includes(token))
             && caller.may_manage(token).is_ok()
     });
     let token = token.map(|(token, now)| Owner::new(&token, now));

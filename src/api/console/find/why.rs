@@ -30,7 +30,7 @@ const RULES: [(Verdict, &str); 7] = [
 /// Shows the form; the address may name a token by its id.
 pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
-    visit.caller().require(Permission::Read)?;
+    visit.caller().require(Permission::ReadAll)?;
     console.page(&visit, StatusCode::OK, &page(&visit, &page_request.query(), Problems::default()))
 }
 
@@ -52,7 +52,7 @@ pub(super) async fn judge(console: &Console, page_request: &PageRequest) -> Resu
     let visit = console.visit(page_request).await?;
     let fields = page_request.form();
     visit.check_form(&fields)?;
-    visit.caller().require(Permission::Read)?;
+    visit.caller().require(Permission::ReadAll)?;
     let mut problems = Problems::default();
     let words = fields.get("scopes").split([' ', ',', '\t', '\r', '\n']).filter(|word| !word.is_empty());
     let parsed: Result<Vec<Scope>, _> = words.map(Scope::parse).collect();

@@ -32,7 +32,7 @@ const CHANGED: (&str, &str) = (
 /// Shows the policy of an organization.
 pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
-    visit.caller().require(Permission::Read)?;
+    visit.caller().require(Permission::ReadAll)?;
     let fields = page_request.query();
     let organization = fields.get("organization");
     let (id, stored) = match stored(console, &visit, organization).await? {
@@ -99,7 +99,7 @@ pub(super) async fn check_or_save(
     let mut visit = console.visit(page_request).await?;
     let fields = page_request.form();
     visit.check_form(&fields)?;
-    visit.caller().require(Permission::Read)?;
+    visit.caller().require(Permission::ReadAll)?;
     let form = PolicyForm::posted(&fields);
     let (id, stored) = match stored(console, &visit, &form.organization).await? {
         Ok(found) => found,

@@ -75,7 +75,7 @@ pub(in crate::api::console) fn sign_in_required(
     Failure::shown(error, response)
 }
 
-/// Asks for a sign-in because the session is not recognised, if that is certain.
+/// Asks for a sign-in because the session is not authenticated, if that is certain.
 pub(in crate::api::console) async fn unrecognised(
     console: &Console,
     page_request: &PageRequest,

@@ -32,7 +32,7 @@ struct Question {
 /// Asks the person.
 pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
-    visit.caller().require(Permission::Change)?;
+    visit.caller().require(Permission::WriteOwn)?;
     let question = question(console, &visit, &page_request.query())?;
     let page = page(console, &visit, &question, Problems::default()).await?;
     console.page(&visit, StatusCode::OK, &page)
@@ -43,7 +43,7 @@ pub(super) async fn allow(console: &Console, page_request: &PageRequest) -> Resu
     let fields = page_request.form();
     let mut visit = console.visit(page_request).await?;
     visit.check_form(&fields)?;
-    visit.caller().require(Permission::Change)?;
+    visit.caller().require(Permission::WriteOwn)?;
     let question = question(console, &visit, &fields)?;
     if let Some(problem) = proof::missing(console, page_request, &mut visit, &fields).await? {
         let page = page(console, &visit, &question, Problems::one("proof", problem)).await?;

@@ -15,7 +15,7 @@ use crate::api::console::form::Fields;
 use crate::api::console::interface::{Console, PageRequest, html};
 use crate::api::console::pages::{Frame, SignedIn};
 use crate::api::http::identity::Identity;
-use crate::auth::sessions::{Recognised, SessionError};
+use crate::auth::sessions::{AuthenticatedSession, SessionError};
 use crate::domain::session::Session;
 use crate::domain::{AccessError, Caller, Permission, ReservedScope};
 use crate::metrics::Integration;
@@ -55,7 +55,7 @@ impl Visit {
 
     /// Returns the part that is the same on all pages.
     pub(in crate::api::console) fn frame(&self) -> Frame {
-        let own = self.caller().only_user(Permission::See).is_some();
+        let own = self.caller().only_user(Permission::ReadOwn).is_some();
         Frame::new(Some(SignedIn { own, ..self.signed_in.clone() }), self.key.form_token())
     }
 
@@ -95,8 +95,8 @@ impl Console {
     /// Recognises the session of a request and authenticates its caller.
     pub(in crate::api::console) async fn visit(&self, page_request: &PageRequest) -> Result<Visit, Failure> {
         let key = self.key(page_request)?;
-        let recognised = self.sessions.recognise(&key, self.address(page_request)).await;
-        self.admit(page_request, key, recognised).await
+        let authenticated = self.sessions.authenticate_presented(&key, self.address(page_request)).await;
+        self.admit(page_request, key, authenticated).await
     }
 
     /// Opens a visit for a request that a page makes by itself: it does not count as a use of the session.
@@ -105,8 +105,8 @@ impl Console {
         page_request: &PageRequest,
     ) -> Result<Visit, Failure> {
         let key = self.key(page_request)?;
-        let recognised = self.sessions.recognise_unused(&key, self.address(page_request)).await;
-        self.admit(page_request, key, recognised).await
+        let authenticated = self.sessions.authenticate_unused(&key, self.address(page_request)).await;
+        self.admit(page_request, key, authenticated).await
     }
 
     fn key(&self, page_request: &PageRequest) -> Result<SessionKey, Failure> {
@@ -133,10 +133,10 @@ impl Console {
         &self,
         page_request: &PageRequest,
         key: SessionKey,
-        recognised: Result<Recognised, SessionError>,
+        authenticated: Result<AuthenticatedSession, SessionError>,
     ) -> Result<Visit, Failure> {
-        let Recognised { session, credential, now } = match recognised {
-            Ok(recognised) => recognised,
+        let AuthenticatedSession { session, credential, now } = match authenticated {
+            Ok(authenticated) => authenticated,
             Err(error) => return Err(gate::unrecognised(self, page_request, error).await),
         };
         self.is_allowed(page_request, &session)?;

@@ -31,8 +31,8 @@ pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Resul
         frame: visit.frame(),
         problems: Problems::default(),
         organizations: caller.reach() == Reach::Any,
-        may_write: caller.require(Permission::Change).is_ok(),
-        own: caller.only_user(Permission::See).is_some(),
+        may_write: caller.require(Permission::WriteOwn).is_ok(),
+        own: caller.only_user(Permission::ReadOwn).is_some(),
         tokens: Vec::new(),
         next: None,
         user_end: user_end(caller, &query),
@@ -76,7 +76,7 @@ pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Resul
 /// in an organization that the list does not say.
 fn user_end(caller: &Caller, query: &ListQuery) -> Option<String> {
     let one = !query.user.is_empty() && (caller.reach() != Reach::Any || !query.organization.is_empty());
-    (one && caller.require(Permission::Write).is_ok()).then(|| {
+    (one && caller.require(Permission::WriteAll).is_ok()).then(|| {
         let (organization, user) = (query.organization.clone(), query.user.clone());
         TypedOwner { organization, user, kind: query.owner.clone() }.at(user::PATH)
     })

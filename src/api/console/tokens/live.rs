@@ -50,7 +50,7 @@ type Sender = mpsc::Sender<Result<Bytes, Infallible>>;
 /// of the last message.
 pub(super) async fn open(console: &Arc<Console>, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit_unseen(page_request).await?;
-    visit.caller().require(Permission::See)?;
+    visit.caller().require(Permission::ReadOwn)?;
     // Without a filter that is valid there is no list either.
     let Ok(listing) = ListQuery::read(&page_request.query()).parse() else {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -195,7 +195,7 @@ impl News {
 
     /// Returns whether the session may see a change; if only those of its own user, it must be certain that this is one.
     fn sees(&self, change: &Change) -> bool {
-        match self.visit.caller().extent(Permission::See) {
+        match self.visit.caller().extent(Permission::ReadOwn) {
             Ok(extent @ Extent::User(..)) => {
                 change.token.as_ref().is_some_and(|token| extent.includes(token))
             }
@@ -220,7 +220,7 @@ impl News {
         if !self.visit.is_still_valid(&self.console).await {
             return None;
         }
-        self.visit.caller().require(Permission::See).ok()?;
+        self.visit.caller().require(Permission::ReadOwn).ok()?;
         // The session may see less than when they were collected.
         collected.changes.retain(|_, change| self.sees(change));
         let mut text = String::from(RETRY_FIELD);

@@ -145,7 +145,7 @@ async fn page(
     outcome: Option<(String, bool)>,
 ) -> Result<New, Failure> {
     let caller = visit.caller();
-    let own = caller.only_user(Permission::Change);
+    let own = caller.only_user(Permission::WriteOwn);
     if let Some(own) = own.filter(|_| form.user.is_empty()) {
         own.as_str().clone_into(&mut form.user);
     }

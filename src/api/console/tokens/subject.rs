@@ -57,7 +57,7 @@ pub(in crate::api::console) async fn opened(
     page_request: &PageRequest,
 ) -> Result<Visit, Failure> {
     let visit = console.visit(page_request).await?;
-    visit.caller().require(Permission::Change)?;
+    visit.caller().require(Permission::WriteOwn)?;
     Ok(visit)
 }
 
@@ -69,7 +69,7 @@ pub(in crate::api::console) async fn sent(
 ) -> Result<Visit, Failure> {
     let visit = console.visit(page_request).await?;
     visit.check_form(fields)?;
-    visit.caller().require(Permission::Change)?;
+    visit.caller().require(Permission::WriteOwn)?;
     Ok(visit)
 }
 

@@ -57,12 +57,12 @@ pub(super) async fn page(
 
 /// Returns what the caller can do with a token in its state.
 fn acts(caller: &Caller, token: &Token, visit: &Visit, organizations: bool) -> Acts {
-    let extent = caller.extent(Permission::Change);
+    let extent = caller.extent(Permission::WriteOwn);
     let writes = extent.is_ok_and(|extent| extent.includes(token));
     let state = token.state(visit.now);
     let manages = writes && caller.may_manage(token).is_ok() && state != TokenState::Revoked;
     let may_end_all = writes
-        && caller.require(Permission::Write).is_ok()
+        && caller.require(Permission::WriteAll).is_ok()
         && caller.may_end_all(&token.user_id, token.owner_kind).is_ok();
     let gives = manages && caller.may_give_again(token).is_ok();
     Acts {

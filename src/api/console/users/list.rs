@@ -23,7 +23,7 @@ const USERS_PER_PAGE: u32 = 25;
 pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
     let visit = console.visit(page_request).await?;
     let caller = visit.caller();
-    caller.require(Permission::Read)?;
+    caller.require(Permission::ReadAll)?;
     let query = UserQuery::read(&page_request.query());
     let mut page = List {
         frame: visit.frame(),
@@ -65,8 +65,8 @@ impl UserView {
     fn new(user: &User, caller: &Caller, now: OffsetDateTime, organizations: bool) -> Self {
         let organization = if organizations { user.organization_id.as_str() } else { "" };
         let owner = TypedOwner::new(organization, user.user_id.as_str(), user.kind);
-        let may =
-            caller.require(Permission::Write).is_ok() && caller.may_end_all(&user.user_id, user.kind).is_ok();
+        let may = caller.require(Permission::WriteAll).is_ok()
+            && caller.may_end_all(&user.user_id, user.kind).is_ok();
         let path = if user.disabling.is_some() { "/users/enable" } else { "/users/disable" };
         let disabled = user.disabling.as_ref();
         Self {

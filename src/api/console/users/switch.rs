@@ -48,7 +48,7 @@ pub(super) async fn enable(console: &Console, page_request: &PageRequest) -> Res
 
 async fn ask(console: &Console, page_request: &PageRequest, act: Act) -> Result<Response, Failure> {
     let visit = opened(console, page_request).await?;
-    visit.caller().require(Permission::Write)?;
+    visit.caller().require(Permission::WriteAll)?;
     let (fields, mut problems) = (page_request.query(), Problems::default());
     TypedOwner::read(&fields).parse(&mut problems);
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::BAD_REQUEST };
@@ -84,7 +84,7 @@ fn lines(act: Act, owner: &TypedOwner, reason: &str) -> Lines {
 async fn switch(console: &Console, page_request: &PageRequest, act: Act) -> Result<Response, Failure> {
     let fields = page_request.form();
     let mut visit = sent(console, page_request, &fields).await?;
-    visit.caller().require(Permission::Write)?;
+    visit.caller().require(Permission::WriteAll)?;
     let (owner, mut problems) = (TypedOwner::read(&fields), Problems::default());
     let named = owner.parse(&mut problems);
     let reason = problems.take("reason", RevokeReason::parse(&fields.typed("reason")), "The reason");

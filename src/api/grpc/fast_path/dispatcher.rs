@@ -19,13 +19,13 @@ use tonic::codegen::http::{
 };
 use tonic::service::Routes;
 
-use super::message::{self, announced};
-use super::messages::Messages;
-use super::methods::Methods;
-use super::once::Read;
+use super::framing::{self, announced};
+use super::method_table::Methods;
 use super::refusal::RefusalMemory;
 use super::response_body::{CONTENT_TYPE, ResponseBody};
-use super::verdicts::{RequestStream, Verdicts};
+use super::streamed_request::Messages;
+use super::unary_request::Read;
+use super::verify_stream::{RequestStream, Verdicts};
 use crate::admission::received::Received;
 use crate::admission::request_memory::ConnectionRequests;
 use crate::admission::request_reader::{ReadError, TooLong, Whole};
@@ -238,7 +238,7 @@ impl Dispatcher {
     ) -> Result<Response<ResponseBody>, Status> {
         let Whole { bytes, reservation: _until_answered } = whole;
         if next == AfterRead::Verify
-            && let Some(message) = message::read_only(&bytes)
+            && let Some(message) = framing::read_only(&bytes)
         {
             return match self.api.begin_verify(&parts.headers, Some(&self.peer), &message) {
                 VerifyProgress::Answered(outcome) => Ok(ResponseBody::from(&outcome?).respond()),

@@ -6,18 +6,18 @@ use std::sync::Arc;
 
 use tonic::service::Routes;
 
-mod call;
 mod dispatcher;
-mod message;
-mod messages;
-mod methods;
-mod once;
+mod framing;
+mod method_table;
 mod refusal;
+mod request_future;
 mod response_body;
-mod verdicts;
+mod streamed_request;
+mod unary_request;
+mod verify_stream;
 
 use self::dispatcher::Dispatcher;
-pub use self::methods::Methods;
+pub use self::method_table::Methods;
 use self::refusal::RefusalMemory;
 use super::token_api::TokenApi;
 use crate::admission::request_memory::RequestLimiter;

@@ -11,9 +11,9 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response, header};
 
-use super::message;
+use super::framing;
 use super::refusal::RefusalMemory;
-use super::verdicts::Verdicts;
+use super::verify_stream::Verdicts;
 use crate::api::grpc::reply::VerifyReply;
 
 /// The content type of gRPC.
@@ -39,7 +39,7 @@ impl Default for ResponseBody {
 impl From<&VerifyReply> for ResponseBody {
     fn from(reply: &VerifyReply) -> Self {
         let mut data = BytesMut::new();
-        message::write(reply, &mut data);
+        framing::write(reply, &mut data);
         Self::Verdict { data: Some(data.freeze()), ended: false }
     }
 }

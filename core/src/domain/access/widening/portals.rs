@@ -117,7 +117,8 @@ fn a_person_in_a_portal_session_ends_only_own_tokens_that_give_no_access_and_tha
     try_all((sessions(), tokens(), any::<u8>()), &accepted, |((vouching, user, scopes), target, kept)| {
         let target = near(&vouching, user, target, kept);
         let Some(caller) = in_portal(&vouching, user, &scopes) else { return Ok(()) };
-        if caller.extent(Permission::Change).unwrap().includes(&target) && caller.may_manage(&target).is_ok()
+        if caller.extent(Permission::WriteOwn).unwrap().includes(&target)
+            && caller.may_manage(&target).is_ok()
         {
             accepted.set(accepted.get() + 1);
             prop_assert_eq!((target.organization_id.as_str(), target.user_id.as_str()), ("acme", user));

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::account::Account;
 use super::binaries::Binaries;
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 use super::layout::{Layout, last_lines};
 use super::previous;
 use super::server::{self, Server};
@@ -32,24 +32,25 @@ pub struct Upgraded {
 /// Blocks for as long as copying the data takes; the disk needs space for both copies.
 ///
 /// # Errors
-/// [`EmbeddedError`]: the data are then unchanged.
-pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
+/// [`PrivatePostgresError`]: the data are then unchanged.
+pub fn upgrade(dir: &Path) -> Result<Upgraded, PrivatePostgresError> {
     let layout = Layout::existing(dir)?;
     let lock = layout.lock()?;
     let account = Account::choose(&layout.data())?;
     account.require_access(layout.root())?;
-    let old_major =
-        layout.data_major()?.ok_or_else(|| EmbeddedError::NoData { directory: layout.root().to_owned() })?;
+    let old_major = layout
+        .data_major()?
+        .ok_or_else(|| PrivatePostgresError::NoData { directory: layout.root().to_owned() })?;
     if let Some(old_data) = layout.keep_replaced_data(old_major)? {
         tracing::info!(directory = %old_data.display(), "finished an earlier upgrade that was interrupted at its \
              last step");
     }
     let old = Binaries::find(&account, &layout)?;
     let new = Binaries::newest(&account, old_major)
-        .ok_or_else(|| EmbeddedError::NoNewer { directory: layout.data(), data: old_major })?;
+        .ok_or_else(|| PrivatePostgresError::NoNewer { directory: layout.data(), data: old_major })?;
     let old_data = layout.old_data_dir(old_major);
     if old_data.exists() {
-        return Err(EmbeddedError::OldDataExists { directory: old_data });
+        return Err(PrivatePostgresError::OldDataExists { directory: old_data });
     }
     previous::end(&layout.upgraded_data(), &account, &new)?;
     previous::end(&layout.data(), &account, &old)?;
@@ -74,16 +75,16 @@ pub fn upgrade(dir: &Path) -> Result<Upgraded, EmbeddedError> {
 /// Returns the directories of the data that upgrades have kept.
 ///
 /// # Errors
-/// [`EmbeddedError`]: there is no data directory, or it cannot be read.
-pub fn old_data(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
+/// [`PrivatePostgresError`]: there is no data directory, or it cannot be read.
+pub fn old_data(dir: &Path) -> Result<Vec<PathBuf>, PrivatePostgresError> {
     Layout::existing(dir)?.all_old_data()
 }
 
 /// Deletes the data that upgrades have kept; returns their directories.
 ///
 /// # Errors
-/// [`EmbeddedError`]; the data in use are not touched.
-pub fn delete_old_data(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
+/// [`PrivatePostgresError`]; the data in use are not touched.
+pub fn delete_old_data(dir: &Path) -> Result<Vec<PathBuf>, PrivatePostgresError> {
     let layout = Layout::existing(dir)?;
     let _lock = layout.lock()?;
     if let Some(major) = layout.data_major()? {
@@ -91,12 +92,17 @@ pub fn delete_old_data(dir: &Path) -> Result<Vec<PathBuf>, EmbeddedError> {
     }
     let old_data = layout.all_old_data()?;
     for directory in &old_data {
-        fs::remove_dir_all(directory).map_err(EmbeddedError::io("remove", directory))?;
+        fs::remove_dir_all(directory).map_err(PrivatePostgresError::io("remove", directory))?;
     }
     Ok(old_data)
 }
 
-fn make_new(layout: &Layout, account: &Account, old: &Binaries, new: &Binaries) -> Result<(), EmbeddedError> {
+fn make_new(
+    layout: &Layout,
+    account: &Account,
+    old: &Binaries,
+    new: &Binaries,
+) -> Result<(), PrivatePostgresError> {
     let checksums = has_checksums(layout, account, old)?;
     layout.fresh_upgrade_directory(account)?;
     let mut command = account.command_with_death_signal(&new.initdb(), "KILL");
@@ -112,15 +118,18 @@ fn make_new(layout: &Layout, account: &Account, old: &Binaries, new: &Binaries) 
 }
 
 /// Both clusters must have checksums, or neither: returns whether the old one has.
-fn has_checksums(layout: &Layout, account: &Account, old: &Binaries) -> Result<bool, EmbeddedError> {
+fn has_checksums(layout: &Layout, account: &Account, old: &Binaries) -> Result<bool, PrivatePostgresError> {
     let program = old.program("pg_controldata");
-    let output =
-        account.command(&program).arg(layout.data()).output().map_err(EmbeddedError::io("run", &program))?;
+    let output = account
+        .command(&program)
+        .arg(layout.data())
+        .output()
+        .map_err(PrivatePostgresError::io("run", &program))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let version = text.lines().find_map(|line| line.strip_prefix("Data page checksum version:"));
     match version.map(str::trim) {
         Some(version) => Ok(version != "0"),
-        None => Err(EmbeddedError::Upgrade { program, output: last_lines(&output.stderr) }),
+        None => Err(PrivatePostgresError::Upgrade { program, output: last_lines(&output.stderr) }),
     }
 }
 
@@ -129,7 +138,7 @@ fn take_over(
     account: &Account,
     old: &Binaries,
     new: &Binaries,
-) -> Result<(), EmbeddedError> {
+) -> Result<(), PrivatePostgresError> {
     let program = new.program("pg_upgrade");
     layout.fresh_socket_directory(account)?;
     let mut command = account.command_with_death_signal(&program, "KILL");
@@ -151,13 +160,14 @@ fn take_over(
 }
 
 /// Exchanges two directories in one step: there is no moment without data.
-fn exchange(one: &Path, other: &Path) -> Result<(), EmbeddedError> {
-    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
-        .map_err(|error| EmbeddedError::io("put the new database in place of", other)(io::Error::from(error)))
+fn exchange(one: &Path, other: &Path) -> Result<(), PrivatePostgresError> {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).map_err(|error| {
+        PrivatePostgresError::io("put the new database in place of", other)(io::Error::from(error))
+    })
 }
 
 /// Collects the planner's statistics: they are not upgraded.
-fn analyze(layout: &Layout, account: &Account, new: &Binaries) -> Result<(), EmbeddedError> {
+fn analyze(layout: &Layout, account: &Account, new: &Binaries) -> Result<(), PrivatePostgresError> {
     layout.fresh_socket_directory(account)?;
     let server = Server::start(layout, account, new, Durability::Durable)?;
     let program = new.program("vacuumdb");
@@ -171,12 +181,12 @@ fn analyze(layout: &Layout, account: &Account, new: &Binaries) -> Result<(), Emb
     server.stop(layout)
 }
 
-fn run(mut command: Command, program: &Path) -> Result<(), EmbeddedError> {
-    let output = command.output().map_err(EmbeddedError::io("run", program))?;
+fn run(mut command: Command, program: &Path) -> Result<(), PrivatePostgresError> {
+    let output = command.output().map_err(PrivatePostgresError::io("run", program))?;
     if output.status.success() {
         return Ok(());
     }
     // `pg_upgrade` reports errors on standard output.
     let printed = [output.stdout, output.stderr].concat();
-    Err(EmbeddedError::Upgrade { program: program.to_owned(), output: last_lines(&printed) })
+    Err(PrivatePostgresError::Upgrade { program: program.to_owned(), output: last_lines(&printed) })
 }

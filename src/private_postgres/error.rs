@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Why the private Postgres is not available.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum EmbeddedError {
+pub enum PrivatePostgresError {
     /// Another process runs a cluster in the same directory.
     #[error(
         "{} is in use by another tokend: stop that one, or choose another data directory",
@@ -184,7 +184,7 @@ pub enum EmbeddedError {
     },
 }
 
-impl EmbeddedError {
+impl PrivatePostgresError {
     /// Returns a function that adds the file to an I/O error, for `map_err`.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::account::{is_root, unprivileged_users};
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 
 /// The files of a data directory that are not Postgres's own.
 const TOKEND_FILES: [&str; 4] = ["keyring", "root-secret", "lock", "postgres.log"];
@@ -19,8 +19,8 @@ const OF_POSTGRES: [&str; 3] = ["postgres", "postgres.new", "postgres-socket"];
 /// account Postgres itself rejects what belongs to another one.
 ///
 /// # Errors
-/// [`EmbeddedError::OfAnotherAccount`] and [`EmbeddedError::WritableByOthers`].
-pub(super) fn check(directory: &Path) -> Result<(), EmbeddedError> {
+/// [`PrivatePostgresError::OfAnotherAccount`] and [`PrivatePostgresError::WritableByOthers`].
+pub(super) fn check(directory: &Path) -> Result<(), PrivatePostgresError> {
     if !is_root() {
         return Ok(());
     }
@@ -37,12 +37,12 @@ pub(super) fn check(directory: &Path) -> Result<(), EmbeddedError> {
 }
 
 /// Checks that only root decides where a path leads.
-fn check_path(path: &Path) -> Result<(), EmbeddedError> {
+fn check_path(path: &Path) -> Result<(), PrivatePostgresError> {
     path.ancestors().filter(|path| !path.as_os_str().is_empty()).try_for_each(|path| {
         check_owner(path, &[])?;
         match found(fs::symlink_metadata(path), path)? {
             Some(metadata) if others_may_replace(&metadata) => {
-                Err(EmbeddedError::WritableByOthers { path: path.to_owned() })
+                Err(PrivatePostgresError::WritableByOthers { path: path.to_owned() })
             }
             _ => Ok(()),
         }
@@ -50,11 +50,11 @@ fn check_path(path: &Path) -> Result<(), EmbeddedError> {
 }
 
 /// Checks that a file, and its target if it is a link, belongs to root or one of these users.
-fn check_owner(path: &Path, users: &[u32]) -> Result<(), EmbeddedError> {
+fn check_owner(path: &Path, users: &[u32]) -> Result<(), PrivatePostgresError> {
     for metadata in [fs::symlink_metadata(path), fs::metadata(path)] {
         match found(metadata, path)?.map(|metadata| metadata.uid()) {
             Some(owner) if owner != 0 && !users.contains(&owner) => {
-                return Err(EmbeddedError::OfAnotherAccount { path: path.to_owned(), owner });
+                return Err(PrivatePostgresError::OfAnotherAccount { path: path.to_owned(), owner });
             }
             _ => {}
         }
@@ -62,11 +62,11 @@ fn check_owner(path: &Path, users: &[u32]) -> Result<(), EmbeddedError> {
     Ok(())
 }
 
-fn found(metadata: io::Result<Metadata>, path: &Path) -> Result<Option<Metadata>, EmbeddedError> {
+fn found(metadata: io::Result<Metadata>, path: &Path) -> Result<Option<Metadata>, PrivatePostgresError> {
     match metadata {
         Ok(metadata) => Ok(Some(metadata)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(EmbeddedError::io("look at", path)(error)),
+        Err(error) => Err(PrivatePostgresError::io("look at", path)(error)),
     }
 }
 

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use prost::bytes::Bytes;
 use tonic::Status;
 
-use super::message::announced;
+use super::framing::announced;
 use crate::admission::received::Received;
 use crate::admission::request_memory::ConnectionRequests;
 use crate::admission::request_reader::Unfinished;

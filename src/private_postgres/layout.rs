@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::account::{Account, is_root};
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 use super::settings::PORT;
 
 /// The maximum bytes of a socket's path without the terminating zero: `sun_path` less one.
@@ -31,7 +31,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Creates the data directory if it does not exist, and resolves its absolute path.
-    pub(super) fn create(root: &Path) -> Result<Self, EmbeddedError> {
+    pub(super) fn create(root: &Path) -> Result<Self, PrivatePostgresError> {
         if !root.is_dir() {
             // As root: another account must be able to traverse it to the data.
             let mode = if is_root() { 0o711 } else { 0o700 };
@@ -40,23 +40,24 @@ impl Layout {
                 .mode(mode)
                 .create(root)
                 .and_then(|()| fs::set_permissions(root, Permissions::from_mode(mode)))
-                .map_err(EmbeddedError::io("make the data directory", root))?;
+                .map_err(PrivatePostgresError::io("make the data directory", root))?;
         }
-        let root = fs::canonicalize(root).map_err(EmbeddedError::io("resolve the data directory", root))?;
+        let root =
+            fs::canonicalize(root).map_err(PrivatePostgresError::io("resolve the data directory", root))?;
         let socket_directory = root.join("postgres-socket");
         let socket = socket_directory.join(format!(".s.PGSQL.{PORT}"));
         if socket.as_os_str().len() > MAX_SOCKET_PATH {
-            return Err(EmbeddedError::PathTooLong { socket, longest: MAX_SOCKET_PATH });
+            return Err(PrivatePostgresError::PathTooLong { socket, longest: MAX_SOCKET_PATH });
         }
         Ok(Self { root, socket_directory })
     }
 
     /// Uses an existing data directory.
-    pub(super) fn existing(root: &Path) -> Result<Self, EmbeddedError> {
+    pub(super) fn existing(root: &Path) -> Result<Self, PrivatePostgresError> {
         if root.is_dir() {
             Self::create(root)
         } else {
-            Err(EmbeddedError::NoData { directory: root.to_owned() })
+            Err(PrivatePostgresError::NoData { directory: root.to_owned() })
         }
     }
 
@@ -94,27 +95,28 @@ impl Layout {
     }
 
     /// Creates an empty working directory for an upgrade.
-    pub(super) fn fresh_upgrade_directory(&self, account: &Account) -> Result<(), EmbeddedError> {
+    pub(super) fn fresh_upgrade_directory(&self, account: &Account) -> Result<(), PrivatePostgresError> {
         make_private(&self.upgrade_directory(), account)
     }
 
     /// Renames data that an upgrade has replaced to the name under which they are kept: data in its
     /// working directory that are older than `major`, which is in use. Returns the new path, if there
     /// were any.
-    pub(super) fn keep_replaced_data(&self, major: u32) -> Result<Option<PathBuf>, EmbeddedError> {
+    pub(super) fn keep_replaced_data(&self, major: u32) -> Result<Option<PathBuf>, PrivatePostgresError> {
         let replaced = self.upgraded_data();
         let Some(old) = major_in(&replaced)?.filter(|&old| old < major) else { return Ok(None) };
         let old_data = self.old_data_dir(old);
-        fs::rename(&replaced, &old_data).map_err(EmbeddedError::io("move the old database to", &old_data))?;
+        fs::rename(&replaced, &old_data)
+            .map_err(PrivatePostgresError::io("move the old database to", &old_data))?;
         fs::remove_dir_all(self.upgrade_directory())
-            .map_err(EmbeddedError::io("remove", &self.upgrade_directory()))?;
+            .map_err(PrivatePostgresError::io("remove", &self.upgrade_directory()))?;
         self.sync()?;
         Ok(Some(old_data))
     }
 
     /// Returns the directories of all data that upgrades have kept.
-    pub(super) fn all_old_data(&self) -> Result<Vec<PathBuf>, EmbeddedError> {
-        let read = EmbeddedError::io("read", &self.root);
+    pub(super) fn all_old_data(&self) -> Result<Vec<PathBuf>, PrivatePostgresError> {
+        let read = PrivatePostgresError::io("read", &self.root);
         let entries =
             fs::read_dir(&self.root).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(read)?;
         let old_data = entries.into_iter().filter(|entry| {
@@ -126,8 +128,10 @@ impl Layout {
     }
 
     /// Makes the names in the directory survive a crash of the machine.
-    pub(super) fn sync(&self) -> Result<(), EmbeddedError> {
-        File::open(&self.root).and_then(|root| root.sync_all()).map_err(EmbeddedError::io("sync", &self.root))
+    pub(super) fn sync(&self) -> Result<(), PrivatePostgresError> {
+        File::open(&self.root)
+            .and_then(|root| root.sync_all())
+            .map_err(PrivatePostgresError::io("sync", &self.root))
     }
 
     pub(super) fn log(&self) -> PathBuf {
@@ -135,7 +139,7 @@ impl Layout {
     }
 
     /// Takes the exclusive lock that is required to change anything in the directory.
-    pub(super) fn lock(&self) -> Result<File, EmbeddedError> {
+    pub(super) fn lock(&self) -> Result<File, PrivatePostgresError> {
         let path = self.root.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -143,7 +147,7 @@ impl Layout {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(EmbeddedError::io("open", &path))?;
+            .map_err(PrivatePostgresError::io("open", &path))?;
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
             match file.try_lock() {
@@ -152,40 +156,40 @@ impl Layout {
                     thread::sleep(Duration::from_millis(10));
                 }
                 Err(TryLockError::WouldBlock) => {
-                    return Err(EmbeddedError::InUse { directory: self.root.clone() });
+                    return Err(PrivatePostgresError::InUse { directory: self.root.clone() });
                 }
                 Err(TryLockError::Error(source)) => {
-                    return Err(EmbeddedError::io("lock", &path)(source));
+                    return Err(PrivatePostgresError::io("lock", &path)(source));
                 }
             }
         }
     }
 
     /// Returns the major version that wrote the data, or `None` if there are no data yet.
-    pub(super) fn data_major(&self) -> Result<Option<u32>, EmbeddedError> {
+    pub(super) fn data_major(&self) -> Result<Option<u32>, PrivatePostgresError> {
         major_in(&self.data())
     }
 
     /// Recreates the socket's directory: its content belongs to a server that is gone.
-    pub(super) fn fresh_socket_directory(&self, account: &Account) -> Result<(), EmbeddedError> {
+    pub(super) fn fresh_socket_directory(&self, account: &Account) -> Result<(), PrivatePostgresError> {
         make_private(&self.socket_directory, account)
     }
 
     /// Creates an empty working directory for `initdb`.
-    pub(super) fn fresh_unfinished_data(&self, account: &Account) -> Result<(), EmbeddedError> {
+    pub(super) fn fresh_unfinished_data(&self, account: &Account) -> Result<(), PrivatePostgresError> {
         make_private(&self.unfinished_data(), account)
     }
 
     /// Moves finished data to their final name.
-    pub(super) fn finish_data(&self) -> Result<(), EmbeddedError> {
+    pub(super) fn finish_data(&self) -> Result<(), PrivatePostgresError> {
         let data = self.data();
         fs::rename(self.unfinished_data(), &data)
             .and_then(|()| File::open(&self.root)?.sync_all())
-            .map_err(EmbeddedError::io("move the new database to", &data))
+            .map_err(PrivatePostgresError::io("move the new database to", &data))
     }
 
     /// Opens the server's log for appending; returns it with its current length.
-    pub(super) fn open_log(&self) -> Result<(File, u64), EmbeddedError> {
+    pub(super) fn open_log(&self) -> Result<(File, u64), PrivatePostgresError> {
         let path = self.log();
         let open = || {
             let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
@@ -195,7 +199,7 @@ impl Layout {
             let length = log.metadata()?.len();
             Ok((log, length))
         };
-        open().map_err(EmbeddedError::io("open", &path))
+        open().map_err(PrivatePostgresError::io("open", &path))
     }
 
     /// Returns the last lines that were added to the log since it had `start` bytes.
@@ -219,23 +223,21 @@ pub(super) fn last_lines(output: &[u8]) -> String {
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
-fn major_in(data: &Path) -> Result<Option<u32>, EmbeddedError> {
+fn major_in(data: &Path) -> Result<Option<u32>, PrivatePostgresError> {
     let path = data.join("PG_VERSION");
     match fs::read_to_string(&path) {
-        Ok(text) => text
-            .trim()
-            .parse()
-            .map(Some)
-            .map_err(|_| EmbeddedError::io("read", &path)(io::Error::other("it holds no version number"))),
+        Ok(text) => text.trim().parse().map(Some).map_err(|_| {
+            PrivatePostgresError::io("read", &path)(io::Error::other("it holds no version number"))
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(EmbeddedError::io("read", &path)(error)),
+        Err(error) => Err(PrivatePostgresError::io("read", &path)(error)),
     }
 }
 
-fn make_private(directory: &Path, account: &Account) -> Result<(), EmbeddedError> {
+fn make_private(directory: &Path, account: &Account) -> Result<(), PrivatePostgresError> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(EmbeddedError::io("remove", directory)(error));
+            return Err(PrivatePostgresError::io("remove", directory)(error));
         }
         _ => {}
     }
@@ -243,5 +245,5 @@ fn make_private(directory: &Path, account: &Account) -> Result<(), EmbeddedError
         .mode(0o700)
         .create(directory)
         .and_then(|()| account.own(directory))
-        .map_err(EmbeddedError::io("make", directory))
+        .map_err(PrivatePostgresError::io("make", directory))
 }

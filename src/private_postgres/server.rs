@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::account::Account;
 use super::binaries::Binaries;
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 use super::layout::{Layout, last_lines};
 use super::previous;
 use super::settings::{Durability, PORT, ROLE};
@@ -42,7 +42,7 @@ pub(super) fn initialise(
     account: &Account,
     binaries: &Binaries,
     durability: Durability,
-) -> Result<(), EmbeddedError> {
+) -> Result<(), PrivatePostgresError> {
     layout.fresh_unfinished_data(account)?;
     let program = binaries.initdb();
     let mut command = account.command_with_death_signal(&program, "KILL");
@@ -54,9 +54,9 @@ pub(super) fn initialise(
         })
         .arg("--pgdata")
         .arg(layout.unfinished_data());
-    let output = command.output().map_err(EmbeddedError::io("run", &program))?;
+    let output = command.output().map_err(PrivatePostgresError::io("run", &program))?;
     if !output.status.success() {
-        return Err(EmbeddedError::Initialise {
+        return Err(PrivatePostgresError::Initialise {
             directory: layout.root().to_owned(),
             output: last_lines(&output.stderr),
         });
@@ -106,15 +106,15 @@ impl Server {
         account: &Account,
         binaries: &Binaries,
         durability: Durability,
-    ) -> Result<Self, EmbeddedError> {
+    ) -> Result<Self, PrivatePostgresError> {
         let started_at = Instant::now();
         loop {
             let (log, length) = layout.open_log()?;
-            let errors = log.try_clone().map_err(EmbeddedError::io("open", &layout.log()))?;
+            let errors = log.try_clone().map_err(PrivatePostgresError::io("open", &layout.log()))?;
             let program = binaries.postgres();
             let mut command = postmaster(layout, account, &program, durability);
             command.stdout(log).stderr(errors);
-            let server = Self::spawn(command).map_err(EmbeddedError::io("start", &program))?;
+            let server = Self::spawn(command).map_err(PrivatePostgresError::io("start", &program))?;
             let log = layout.log();
             match server.await_ready(layout, started_at + READY_LIMIT) {
                 Startup::Ready => return Ok(server),
@@ -123,7 +123,7 @@ impl Server {
                     let now = Instant::now();
                     let overtaken = tail.contains(LOCKED_BY_ANOTHER) && now < started_at + OVERTAKEN_LIMIT;
                     if !(overtaken || tail.contains(STILL_ATTACHED) && now < started_at + READY_LIMIT) {
-                        return Err(EmbeddedError::Start { log, tail });
+                        return Err(PrivatePostgresError::Start { log, tail });
                     }
                     thread::sleep(Duration::from_millis(100));
                     if overtaken {
@@ -134,7 +134,7 @@ impl Server {
                     let tail = layout.log_tail(length);
                     server.stop(layout)?;
                     let seconds = READY_LIMIT.as_secs();
-                    return Err(EmbeddedError::NotReady { seconds, log, tail });
+                    return Err(PrivatePostgresError::NotReady { seconds, log, tail });
                 }
             }
         }
@@ -186,7 +186,7 @@ impl Server {
     }
 
     /// Stops the postmaster and waits for it; one that has already ended is no error.
-    pub(super) fn stop(&self, layout: &Layout) -> Result<(), EmbeddedError> {
+    pub(super) fn stop(&self, layout: &Layout) -> Result<(), PrivatePostgresError> {
         let steps = [(Signal::INT, FAST_SHUTDOWN_LIMIT), (Signal::QUIT, IMMEDIATE_SHUTDOWN_LIMIT)];
         for (signal, limit) in steps {
             let mut state = self.process.lock();
@@ -200,7 +200,7 @@ impl Server {
                 return Ok(());
             }
         }
-        Err(EmbeddedError::StillRunning { directory: layout.data(), pid: self.pid() })
+        Err(PrivatePostgresError::StillRunning { directory: layout.data(), pid: self.pid() })
     }
 }
 

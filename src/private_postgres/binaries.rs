@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::{env, fs};
 
 use super::account::Account;
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 use super::layout::Layout;
 use super::settings::OLDEST_MAJOR;
 
@@ -42,7 +42,7 @@ pub(super) struct Binaries {
 impl Binaries {
     /// Finds the installation to use: of the major version that wrote the data, or, if there are none
     /// yet, the first that is new enough, PATH before the newest elsewhere.
-    pub(super) fn find(account: &Account, layout: &Layout) -> Result<Self, EmbeddedError> {
+    pub(super) fn find(account: &Account, layout: &Layout) -> Result<Self, PrivatePostgresError> {
         let data_major = layout.data_major()?;
         let mut unfit: Option<Self> = None;
         for directory in candidates() {
@@ -58,13 +58,15 @@ impl Binaries {
             }
         }
         Err(match (unfit, data_major) {
-            (None, _) => EmbeddedError::NotInstalled { install: install() },
+            (None, _) => PrivatePostgresError::NotInstalled { install: install() },
             (Some(found), Some(data)) if data != found.major => {
-                EmbeddedError::OtherMajor { directory: layout.data(), data, installed: found.major }
+                PrivatePostgresError::OtherMajor { directory: layout.data(), data, installed: found.major }
             }
-            (Some(found), _) => {
-                EmbeddedError::TooOld { directory: found.directory, major: found.major, install: install() }
-            }
+            (Some(found), _) => PrivatePostgresError::TooOld {
+                directory: found.directory,
+                major: found.major,
+                install: install(),
+            },
         })
     }
 

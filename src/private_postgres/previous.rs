@@ -12,14 +12,14 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::account::Account;
 use super::binaries::Binaries;
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 
 /// Seconds for a fast shutdown of the earlier server, and then for an immediate one.
 const SHUTDOWNS: [(&str, &str); 2] = [("fast", "60"), ("immediate", "10")];
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(2);
 
 /// Stops the server of an earlier run on the data, if there is one.
-pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result<(), EmbeddedError> {
+pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result<(), PrivatePostgresError> {
     let Some(pid) = recorded_postmaster(data)? else {
         return Ok(());
     };
@@ -35,14 +35,14 @@ pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result
             .args(["stop", "--silent", "--mode", mode, "--timeout", seconds, "--pgdata"])
             .arg(data)
             .output()
-            .map_err(EmbeddedError::io("run", &program))?;
+            .map_err(PrivatePostgresError::io("run", &program))?;
         // A server removes its pid file, which `pg_ctl` waits for, a moment before it exits.
         if ended_within(SHUTDOWN_WAIT, pid, data) {
             break;
         }
     }
     if serves(pid, data) {
-        return Err(EmbeddedError::StillRunning {
+        return Err(PrivatePostgresError::StillRunning {
             directory: data.to_owned(),
             pid: pid.as_raw_pid().unsigned_abs(),
         });
@@ -54,7 +54,7 @@ pub(super) fn end(data: &Path, account: &Account, binaries: &Binaries) -> Result
     Ok(())
 }
 
-fn recorded_postmaster(data: &Path) -> Result<Option<Pid>, EmbeddedError> {
+fn recorded_postmaster(data: &Path) -> Result<Option<Pid>, PrivatePostgresError> {
     let path = data.join("postmaster.pid");
     match fs::read_to_string(&path) {
         Ok(text) => {
@@ -62,7 +62,7 @@ fn recorded_postmaster(data: &Path) -> Result<Option<Pid>, EmbeddedError> {
             Ok(number.filter(|&pid: &i32| pid > 0).and_then(Pid::from_raw))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(EmbeddedError::io("read", &path)(error)),
+        Err(error) => Err(PrivatePostgresError::io("read", &path)(error)),
     }
 }
 
@@ -102,7 +102,7 @@ fn serves(pid: Pid, data: &Path) -> bool {
 
 /// Replaces a recorded pid that now belongs to another process by this process's: Postgres treats its
 /// parent's as stale, but any other living one as a server and would never start.
-fn disown(data: &Path, account: &Account) -> Result<(), EmbeddedError> {
+fn disown(data: &Path, account: &Account) -> Result<(), PrivatePostgresError> {
     let path = data.join("postmaster.pid");
     let script = r#"{ echo "$2"; tail -n +2 "$1"; } >"$1.new" && mv "$1.new" "$1""#;
     let output = account
@@ -116,5 +116,5 @@ fn disown(data: &Path, account: &Account) -> Result<(), EmbeddedError> {
         Ok(output) => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
         Err(error) => Err(error),
     }
-    .map_err(EmbeddedError::io("rewrite", &path))
+    .map_err(PrivatePostgresError::io("rewrite", &path))
 }

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use self::account::Account;
 use self::binaries::Binaries;
-pub use self::error::EmbeddedError;
+pub use self::error::PrivatePostgresError;
 use self::layout::Layout;
 use self::server::Server;
 pub use self::settings::Durability;
@@ -47,9 +47,9 @@ impl Cluster {
     /// one, at most about two minutes if an earlier server must be stopped and recovered.
     ///
     /// # Errors
-    /// [`EmbeddedError::InUse`] while another process runs a cluster in `dir`; the other variants say
+    /// [`PrivatePostgresError::InUse`] while another process runs a cluster in `dir`; the other variants say
     /// what is missing on this machine or what Postgres reported.
-    pub fn start(dir: &Path, durability: Durability) -> Result<Self, EmbeddedError> {
+    pub fn start(dir: &Path, durability: Durability) -> Result<Self, PrivatePostgresError> {
         let started_at = Instant::now();
         trust::check(dir)?;
         let layout = Layout::create(dir)?;
@@ -76,13 +76,13 @@ impl Cluster {
     /// Starts Postgres on existing data, unless another process already runs it; `None`: it does.
     ///
     /// # Errors
-    /// [`EmbeddedError::NoData`]: nothing is created; the others as for [`Cluster::start`].
-    pub fn start_unless_running(dir: &Path) -> Result<Option<Self>, EmbeddedError> {
+    /// [`PrivatePostgresError::NoData`]: nothing is created; the others as for [`Cluster::start`].
+    pub fn start_unless_running(dir: &Path) -> Result<Option<Self>, PrivatePostgresError> {
         if Layout::existing(dir)?.data_major()?.is_none() {
-            return Err(EmbeddedError::NoData { directory: dir.to_owned() });
+            return Err(PrivatePostgresError::NoData { directory: dir.to_owned() });
         }
         match Self::start(dir, Durability::Durable) {
-            Err(EmbeddedError::InUse { .. }) => Ok(None),
+            Err(PrivatePostgresError::InUse { .. }) => Ok(None),
             started => started.map(Some),
         }
     }
@@ -91,7 +91,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The directory does not exist, or its path is too long.
-    pub fn socket_dir_in(dir: &Path) -> Result<PathBuf, EmbeddedError> {
+    pub fn socket_dir_in(dir: &Path) -> Result<PathBuf, PrivatePostgresError> {
         Ok(Layout::existing(dir)?.socket_directory().to_owned())
     }
 
@@ -123,8 +123,8 @@ impl Cluster {
     /// 0.1 s, at most 20 s.
     ///
     /// # Errors
-    /// [`EmbeddedError::StillRunning`] if it did not stop even by an immediate shutdown.
-    pub fn stop(self) -> Result<(), EmbeddedError> {
+    /// [`PrivatePostgresError::StillRunning`] if it did not stop even by an immediate shutdown.
+    pub fn stop(self) -> Result<(), PrivatePostgresError> {
         self.server.stop(&self.layout)
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::{env, fs, io};
 
-use super::error::EmbeddedError;
+use super::error::PrivatePostgresError;
 
 /// Accounts as which root runs Postgres, by preference.
 const UNPRIVILEGED: [&str; 2] = ["postgres", "nobody"];
@@ -42,7 +42,7 @@ const UNLESS_ORPHANED: &str = r#"[ "$PPID" = "$1" ] || exit 1; shift; exec "$@""
 impl Account {
     /// Chooses the account: for root the owner of `data`, if the directory exists, so that an account
     /// created later does not lose access to the data.
-    pub(super) fn choose(data: &Path) -> Result<Self, EmbeddedError> {
+    pub(super) fn choose(data: &Path) -> Result<Self, PrivatePostgresError> {
         let has_setpriv = can_signal_on_death();
         if !is_root() {
             return Ok(Self {
@@ -61,7 +61,7 @@ impl Account {
             None => UNPRIVILEGED
                 .into_iter()
                 .find_map(|name| Some((name.to_owned(), look_up(name)?)))
-                .ok_or(EmbeddedError::NoAccount)?,
+                .ok_or(PrivatePostgresError::NoAccount)?,
         };
         Ok(Self { name, ids: Some(ids), has_setpriv })
     }
@@ -105,11 +105,11 @@ impl Account {
     }
 
     /// Checks that the account can traverse `directory`.
-    pub(super) fn require_access(&self, directory: &Path) -> Result<(), EmbeddedError> {
+    pub(super) fn require_access(&self, directory: &Path) -> Result<(), PrivatePostgresError> {
         if self.ids.is_none() || succeeds(self.command("test").arg("-x").arg(directory)) {
             return Ok(());
         }
-        Err(EmbeddedError::Unreachable { directory: directory.to_owned(), account: self.name.clone() })
+        Err(PrivatePostgresError::Unreachable { directory: directory.to_owned(), account: self.name.clone() })
     }
 }
 

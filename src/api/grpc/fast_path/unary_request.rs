@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use http_body::{Body, Frame};
 use prost::bytes::{Bytes, BytesMut};
 
-use super::message;
+use super::framing;
 use crate::api::proto::VerifyRequest;
 
 /// What has arrived of a body: its first frame, if any, and the second, if there is more. An empty
@@ -50,7 +50,7 @@ impl Read {
     /// Returns the message, if the body is one frame and holds one valid message.
     pub(super) fn message(&self) -> Option<VerifyRequest> {
         let ([Some(first), None], true) = (&self.frames, self.ended) else { return None };
-        message::read_only(first.data_ref()?)
+        framing::read_only(first.data_ref()?)
     }
 
     /// Returns a copy of the bytes that have arrived.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::embedded::{Cluster, Durability, EmbeddedError};
+use crate::private_postgres::{Cluster, Durability, PrivatePostgresError};
 
 /// The interval of the checks.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ pub(super) fn keep_running(
     cluster: Cluster,
     directory: &Path,
     until: &Receiver<()>,
-) -> Result<(), EmbeddedError> {
+) -> Result<(), PrivatePostgresError> {
     let mut current = Some(cluster);
     let mut pause = INTERVAL;
     while let Err(RecvTimeoutError::Timeout) = until.recv_timeout(pause) {

@@ -19,7 +19,7 @@ use crate::runtime::panics;
 const FEW_HEADERS: usize = 16;
 
 /// A call to be answered.
-pub(in crate::api::grpc) struct Call {
+pub(in crate::api::grpc) struct RequestFuture {
     dispatcher: Arc<Dispatcher>,
     is_verify: bool,
     state: State,
@@ -34,7 +34,7 @@ enum State {
     Answered,
 }
 
-impl Call {
+impl RequestFuture {
     pub(super) fn new(dispatcher: Arc<Dispatcher>, request: Request<Incoming>) -> Self {
         let is_verify = request.uri().path() == VERIFY;
         let is_large = request.headers().len() > FEW_HEADERS;
@@ -48,7 +48,7 @@ impl Call {
     }
 }
 
-impl Future for Call {
+impl Future for RequestFuture {
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -81,7 +81,7 @@ impl Future for Call {
 
 impl Dispatcher {
     /// Starts to answer a call.
-    pub(in crate::api::grpc) fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Call {
-        Call::new(Arc::clone(self), request)
+    pub(in crate::api::grpc) fn answer(self: &Arc<Self>, request: Request<Incoming>) -> RequestFuture {
+        RequestFuture::new(Arc::clone(self), request)
     }
 }

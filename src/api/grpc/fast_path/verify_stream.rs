@@ -11,7 +11,7 @@ use prost::bytes::{Bytes, BytesMut};
 use tonic::Status;
 use tonic::codegen::http::HeaderMap;
 
-use super::message::{self, Received};
+use super::framing::{self, Received};
 use crate::admission::request_memory::ConnectionRequests;
 use crate::admission::request_reader::Unfinished;
 use crate::api::grpc::stream::{Batch, VerifyRequests, VerifyResponses};
@@ -150,7 +150,7 @@ impl Verdicts {
                     if frame.is_empty() {
                         frame.reserve(self.last);
                     }
-                    message::write(&answer, &mut frame);
+                    framing::write(&answer, &mut frame);
                 }
                 Poll::Ready(Some(Err(status))) => {
                     self.end = End::Status(status);
