@@ -1,4 +1,4 @@
-//! `tokend data …`: maintains the data directory of an private_postgres Postgres while it is not served.
+//! `tokend data …`: maintains the data directory of a private Postgres while it is not served.
 
 use std::io::{self, Write as _};
 

@@ -1,4 +1,4 @@
-//! The private files of an embedded Postgres: its keyring and the first root secret. Serve writes each
+//! The private files of a private Postgres: its keyring and the first root secret. Serve writes each
 //! once: readable by their owner alone, atomically, and synced to disk before anything depends on them.
 //! Call only while holding the directory's Postgres, so that no second tokend writes at the same time.
 

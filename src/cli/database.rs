@@ -1,4 +1,4 @@
-//! The database of a command that does not serve: a shared one, or an embedded Postgres, which
+//! The database of a command that does not serve: a shared one, or a private Postgres, which
 //! already runs or is started for the duration of the command.
 
 use std::env;
@@ -24,7 +24,7 @@ pub(super) struct Database {
     _started: Option<Cluster>,
 }
 
-/// Makes sure that the database runs, if it is an embedded one. Blocks.
+/// Makes sure that the database runs, if it is a private one. Blocks.
 pub(super) fn reach(settings: DatabaseSettings) -> Result<Database, CommandError> {
     let prefix = settings.prefix;
     match settings.target {
@@ -38,7 +38,7 @@ pub(super) fn reach(settings: DatabaseSettings) -> Result<Database, CommandError
     }
 }
 
-/// Returns the route to an embedded Postgres by the directory of its socket.
+/// Returns the route to a private Postgres by the directory of its socket.
 pub(super) fn private_route(socket_directory: &Path) -> Route {
     PgConnectOptions::new_without_pgpass()
         .socket(socket_directory)

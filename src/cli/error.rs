@@ -119,9 +119,9 @@ pub enum CommandError {
         #[source]
         source: Box<CommandError>,
     },
-    /// The embedded Postgres did not start or stop.
+    /// The private Postgres did not start or stop.
     #[error(transparent)]
-    Embedded(#[from] PrivatePostgresError),
+    PrivatePostgres(#[from] PrivatePostgresError),
     /// A file of the data directory cannot be written.
     #[error("cannot write {}", path.display())]
     DataFile {

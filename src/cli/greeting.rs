@@ -1,4 +1,4 @@
-//! The output of an embedded Postgres's first start: the path of the root secret, on a terminal the
+//! The output of a private Postgres's first start: the path of the root secret, on a terminal the
 //! secret itself, and commands to paste next. For people, on standard output. No line puts the
 //! secret on a command line: `tokend` reads it from its file, grpcurl from the environment.
 

@@ -1,4 +1,4 @@
-//! Keeps the embedded Postgres of a server running: restarts it if it ends by itself, and stops it
+//! Keeps the private Postgres of a server running: restarts it if it ends by itself, and stops it
 //! at the end. Serve runs this on a separate thread. Meanwhile the server sees an ordinary outage.
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! `tokend serve`: gRPC on an embedded Postgres, or as a replica on a shared one. Not asynchronous
-//! itself: the code that starts and maintains an embedded Postgres blocks. The address is bound
+//! `tokend serve`: gRPC on a private Postgres, or as a replica on a shared one. Not asynchronous
+//! itself: the code that starts and maintains a private Postgres blocks. The address is bound
 //! first, since that fails soonest.
 
 use std::io::{self, IsTerminal as _};
@@ -49,7 +49,7 @@ struct Service {
 }
 
 pub(super) fn run(mut settings: ServeSettings, storage: Storage) -> Result<(), CommandError> {
-    if matches!(storage, Storage::Embedded { .. }) {
+    if matches!(storage, Storage::Private { .. }) {
         forget_session_options()?;
     }
     let runtime = Runtime::new().map_err(CommandError::Runtime)?;
@@ -71,7 +71,7 @@ pub(super) fn run(mut settings: ServeSettings, storage: Storage) -> Result<(), C
         Storage::Shared { database, direct, keyring, keyring_file } => {
             service.serve(*database, direct.map(|route| *route), keyring, keyring_file)
         }
-        Storage::Embedded { data_dir, keyring, keyring_file } => {
+        Storage::Private { data_dir, keyring, keyring_file } => {
             let data = DataDir::new(data_dir);
             let cluster = Cluster::start(data.path(), Durability::Durable)?;
             let socket_directory = cluster.socket_dir().to_owned();
@@ -79,7 +79,7 @@ pub(super) fn run(mut settings: ServeSettings, storage: Storage) -> Result<(), C
                 let (serving, until) = mpsc::channel();
                 let directory = data.path();
                 let keeper = scope.spawn(move || keep_running(cluster, directory, &until));
-                let served = service.serve_embedded(&socket_directory, &data, keyring, keyring_file);
+                let served = service.serve_private(&socket_directory, &data, keyring, keyring_file);
                 drop(serving);
                 let stopped = keeper.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked));
                 served?;
@@ -191,8 +191,8 @@ impl Service {
         Ok(served?)
     }
 
-    /// Prepares the embedded database, prints the first root secret if it created one, and serves.
-    fn serve_embedded(
+    /// Prepares the private database, prints the first root secret if it created one, and serves.
+    fn serve_private(
         self,
         socket_directory: &Path,
         data: &DataDir,

@@ -19,7 +19,7 @@ pub(super) fn console(
     (encrypted, plaintext): (bool, bool),
 ) -> Result<ConsoleSettings, ConfigError> {
     let listen = sources.console_listen()?.map_or_else(
-        || Some(LISTEN).filter(|_| matches!(storage, Storage::Embedded { .. })),
+        || Some(LISTEN).filter(|_| matches!(storage, Storage::Private { .. })),
         ConsoleListen::get,
     );
     let origin = sources.console_origin()?;
@@ -50,7 +50,7 @@ pub(super) fn console(
     }
     let plain = origin.as_ref().is_some_and(|origin| origin.scheme() == "http" && !origin.is_loopback());
     if plain && !embedders.is_empty() {
-        return Err(ConfigError::EmbeddedPlaintext);
+        return Err(ConfigError::PrivatePostgresPlaintext);
     }
     Ok(ConsoleSettings { listen, origin, embedders })
 }

@@ -212,7 +212,7 @@ pub enum ConfigError {
         "--console-embed-origins needs a console that browsers reach by TLS or on loopback: elsewhere they keep no \
          session in a frame"
     )]
-    EmbeddedPlaintext,
+    PrivatePostgresPlaintext,
     /// The console's origin is invalid.
     #[error("--console-origin is no origin: it {0}")]
     ConsoleOrigin(FieldError),
@@ -246,7 +246,7 @@ pub enum ConfigError {
          --otlp-insecure if the network in between is trusted"
     )]
     OtlpPlaintext,
-    /// `--no-migrate` with the embedded Postgres, which only serve migrates.
+    /// `--no-migrate` with the private Postgres, which only serve migrates.
     #[error("--no-migrate needs a database URL: only serve itself migrates its private Postgres")]
     NoMigrateWithoutDatabase,
     /// The environment does not determine a data directory.

@@ -1,5 +1,5 @@
 //! Reads a keyring from a file or from the environment. Called by `resolve` for a keyring that was
-//! given, and by serve for that of an embedded Postgres. A file that others may read is refused,
+//! given, and by serve for that of a private Postgres. A file that others may read is refused,
 //! since the keys allow guesses against stolen rows.
 
 use std::fs::File;

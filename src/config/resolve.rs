@@ -55,7 +55,7 @@ impl ServeFlags {
         let (otlp_endpoint, sampling) = tracing(&mut sources)?;
         let fsync_flag = sources.flags.allow_fsync_off.is_some();
         let storage = sources.storage()?;
-        if matches!(storage, Storage::Embedded { .. }) {
+        if matches!(storage, Storage::Private { .. }) {
             if no_migrate {
                 return Err(ConfigError::NoMigrateWithoutDatabase);
             }

@@ -32,7 +32,7 @@ pub struct LogSettings {
 pub enum DatabaseTarget {
     /// A Postgres that tokend does not run: its route, credentials included; past a pooler if there is one.
     Shared(Box<Route>),
-    /// The embedded Postgres in this directory, absolute.
+    /// The private Postgres in this directory, absolute.
     Private(PathBuf),
 }
 
@@ -58,8 +58,8 @@ pub enum Storage {
         /// The file that the keyring was read from, if any.
         keyring_file: Option<PathBuf>,
     },
-    /// An embedded Postgres in a directory of this machine.
-    Embedded {
+    /// A private Postgres in a directory of this machine.
+    Private {
         /// The directory, absolute.
         data_dir: PathBuf,
         /// The keyring, if one other than the directory's own was given.

@@ -128,7 +128,7 @@ impl<'a> Sources<'a> {
         Ok(DatabaseSettings { target, prefix: self.prefix()? })
     }
 
-    /// Returns the database and its keyring: the embedded Postgres if a flag names its directory,
+    /// Returns the database and its keyring: the private Postgres if a flag names its directory,
     /// or if no URL is given and serve has created one.
     pub(super) fn database_and_keyring(&mut self) -> Result<(DatabaseSettings, Keyring), ConfigError> {
         let named = self.flags.data_dir.is_some();
@@ -169,7 +169,7 @@ impl<'a> Sources<'a> {
         }
         let data_dir = self.data_directory()?;
         let (keyring, keyring_file) = self.keyring_and_file()?.unzip();
-        Ok(Storage::Embedded { data_dir, keyring, keyring_file: keyring_file.flatten() })
+        Ok(Storage::Private { data_dir, keyring, keyring_file: keyring_file.flatten() })
     }
 }
 
@@ -189,7 +189,7 @@ fn with_password(
     Ok(Route { options, pooling, password_file: Some(file) })
 }
 
-/// Returns the default data directory. Root's embedded Postgres runs as another user, who cannot
+/// Returns the default data directory. Root's private Postgres runs as another user, who cannot
 /// access root's home.
 fn default_data_dir(environment: &Environment) -> Result<PathBuf, ConfigError> {
     if environment.account() == Account::Root {

@@ -1,5 +1,5 @@
 //! The paths and permissions of the private Postgres below tokend's data directory. Called by the other
-//! files of `embedded`. Must never know how Postgres is run.
+//! files of `private_postgres`. Must never know how Postgres is run.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, SeekFrom};

@@ -1,4 +1,4 @@
-//! The first root token. Called by `tokend bootstrap` and by the embedded start.
+//! The first root token. Called by `tokend bootstrap` and by the first start of a private Postgres.
 
 use super::clock::earlier;
 use super::locks::clock;

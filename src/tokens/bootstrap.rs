@@ -1,5 +1,5 @@
 //! Creates the first root token, without which nobody could call anything. Called by `tokend bootstrap`
-//! and by the embedded start.
+//! and by the first start of a private Postgres.
 
 use secrecy::SecretString;
 

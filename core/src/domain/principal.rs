@@ -17,7 +17,7 @@ pub enum Principal {
     Certificate(Arc<str>),
     /// A person in a portal session, for whom a token vouches. Stored as that token.
     Portal(Arc<Portal>),
-    /// The operator, through `tokend bootstrap` or the embedded start.
+    /// The operator, through `tokend bootstrap` or the first start of a private Postgres.
     Bootstrap,
 }
 

@@ -62,7 +62,10 @@ fn portal_sessions_are_embedded_by_listed_origins_and_only_where_browsers_keep_t
     assert!(serve(&embed, &[]).is_ok(), "on loopback");
     let plain = ["--console-origin", "http://tokens.example.org", "--insecure-plaintext"];
     let open = ["--console-listen", "0.0.0.0:50080"];
-    assert!(matches!(refusal(&[&plain[..], &open, &embed].concat(), &[]), ConfigError::EmbeddedPlaintext));
+    assert!(matches!(
+        refusal(&[&plain[..], &open, &embed].concat(), &[]),
+        ConfigError::PrivatePostgresPlaintext
+    ));
     for bad in ["*", "https://*.example.org", "app.example.org", "https://u:canary@b.example", "https://a b"]
     {
         let error = refusal(&["--console-embed-origins", bad], &[]);

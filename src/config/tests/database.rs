@@ -53,7 +53,7 @@ fn tokend_database_url_wins_over_database_url_and_the_file() {
         let pairs = [pairs, &[("TOKEND_KEYS", KEY), ("TOKEND_CONFIG", text(&file))]].concat();
         match serve(flags, &pairs).unwrap().1 {
             Storage::Shared { database, .. } => database.options.get_host().to_owned(),
-            Storage::Embedded { .. } => panic!("no database"),
+            Storage::Private { .. } => panic!("no database"),
         }
     };
     let both = [("DATABASE_URL", "postgres://general/d"), ("TOKEND_DATABASE_URL", "postgres://own/d")];

@@ -55,7 +55,7 @@ fn a_keyring_flag_wins_over_the_environment_and_that_over_the_file() {
     let primary = |flags: &[&str], pairs: &[(&str, &str)]| {
         let pairs = [pairs, &[("TOKEND_CONFIG", text(&file))]].concat();
         match serve(flags, &pairs).unwrap().1 {
-            Storage::Embedded { keyring, .. } => keyring.unwrap().key_ids().next().unwrap(),
+            Storage::Private { keyring, .. } => keyring.unwrap().key_ids().next().unwrap(),
             Storage::Shared { .. } => panic!("a database from nowhere"),
         }
     };

@@ -25,7 +25,7 @@ fn without_any_setting_the_documented_defaults_hold() {
     assert!(settings.hash_permits >= 1);
     assert_eq!(settings.log.format, LogFormat::Text);
     assert_eq!(settings.log.filter.as_str(), "info");
-    let Storage::Embedded { data_dir, keyring, .. } = storage else { panic!("a database from nowhere") };
+    let Storage::Private { data_dir, keyring, .. } = storage else { panic!("a database from nowhere") };
     assert_eq!(data_dir, Path::new("/home/ada/.local/share/tokend"));
     assert!(keyring.is_none());
 }
@@ -140,7 +140,7 @@ fn a_drain_of_more_than_ten_seconds_is_refused() {
 #[test]
 fn the_default_data_directory_depends_on_the_account() {
     let data_dir = |environment: &Environment, flags: &[&str]| match resolve(flags, environment) {
-        Ok((_, Storage::Embedded { data_dir, .. })) => data_dir,
+        Ok((_, Storage::Private { data_dir, .. })) => data_dir,
         _ => panic!("no data directory"),
     };
     let pairs = [("XDG_DATA_HOME", "/data"), ("HOME", "/root")];

@@ -24,7 +24,7 @@ impl TestDir {
 
 pub(crate) fn test_dir() -> TestDir {
     // Not TMPDIR, which may be too deep for a socket or inaccessible to the account.
-    let directory = tempfile::Builder::new().prefix("tokend-embedded-").tempdir_in("/tmp").unwrap();
+    let directory = tempfile::Builder::new().prefix("tokend-private-").tempdir_in("/tmp").unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     TestDir(directory)
 }

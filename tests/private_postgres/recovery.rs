@@ -16,7 +16,7 @@ use tokend::private_postgres::{Cluster, Durability};
 use super::test_dir::{TestDir, ask, start, test_dir};
 
 /// Names the directory for the run of this binary that only owns a cluster and is then killed.
-const OWNED_DIRECTORY: &str = "EMBEDDED_TEST_OWNED_DIRECTORY";
+const OWNED_DIRECTORY: &str = "PRIVATE_POSTGRES_TEST_OWNED_DIRECTORY";
 
 #[test]
 fn a_killed_postmaster_is_noticed_and_the_next_start_recovers() {
