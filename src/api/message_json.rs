@@ -36,7 +36,8 @@ static CONTRACT: LazyLock<Option<DescriptorPool>> =
 pub(crate) struct MessageJson(Vec<(FieldDescriptor, Value)>);
 
 impl MessageJson {
-    /// Reads the fields of a message that the contract calls `tokend.v1.NAME`. It has to: tests read each.
+    /// Reads the fields of the message `tokend.v1.NAME` of the contract. No fields: the contract has no such message,
+    /// which the tests rule out for every name in use.
     pub(crate) fn new<M: Message>(name: &str, message: &M, always: &[&str]) -> Self {
         Self(Self::read(name, message, always).unwrap_or_default())
     }
