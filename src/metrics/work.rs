@@ -107,19 +107,8 @@ struct Hashing {
 }
 
 impl Hashing {
-    fn of(&self, purpose: &str) -> HashingMetrics {
-        HashingMetrics {
-            running: self.running.with_label_values(&[purpose]),
-            waiting: self.waiting.with_label_values(&[purpose]),
-            refused: self.refused.with_label_values(&[purpose]),
-            done: self.done.with_label_values(&[purpose]),
-        }
-    }
-}
-
-impl WorkMetrics {
-    pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
-        let hashing = Hashing {
+    fn new(family: &Family) -> Result<Self, MetricsError> {
+        Ok(Self {
             running: family.gauges(
                 "argon2_running",
                 "Argon2id computations that are running.",
@@ -132,47 +121,41 @@ impl WorkMetrics {
             )?,
             refused: family.counters(
                 "argon2_refused_total",
-                "Argon2id computations that were refused \
-                 because too many wait.",
+                "Argon2id computations that were refused because too many wait.",
                 &["purpose"],
             )?,
             done: family.counters("argon2_done_total", "Argon2id computations that ended.", &["purpose"])?,
-        };
-        let response_memory = family.counters(
-            "response_memory_refused_total",
-            "Responses that were refused because others are unread or still in preparation.",
-            &["reason"],
-        )?;
+        })
+    }
+
+    fn of(&self, purpose: &str) -> HashingMetrics {
+        HashingMetrics {
+            running: self.running.with_label_values(&[purpose]),
+            waiting: self.waiting.with_label_values(&[purpose]),
+            refused: self.refused.with_label_values(&[purpose]),
+            done: self.done.with_label_values(&[purpose]),
+        }
+    }
+}
+
+impl WorkMetrics {
+    pub(super) fn new(family: &Family) -> Result<Self, MetricsError> {
+        let hashing = Hashing::new(family)?;
         let spans = family.counters(
             "spans_total",
             "Spans that were sent to the collector, by whether it accepted them.",
             &["outcome"],
         )?;
-        let requests = family.counters(
-            "requests_refused_total",
-            "Requests that were refused before their end because others are unfinished.",
-            &["reason"],
-        )?;
         let pool = family.gauges("database_connections", "Connections of the pool.", &["state"])?;
         Ok(Self {
             creation: hashing.of("creation"),
             fallback: hashing.of("fallback"),
-            response_memory: ResponseMemoryMetrics {
-                bytes: family.gauge("response_memory_bytes", "Memory of responses until they are read.")?,
-                full: response_memory.with_label_values(&["full"]),
-                over_share: response_memory.with_label_values(&["over_share"]),
-            },
-            requests: RequestMetrics {
-                bytes: family.gauge("request_bytes", "Memory of requests until they are answered.")?,
-                full: requests.with_label_values(&["full"]),
-                over_share: requests.with_label_values(&["over_share"]),
-                evicted: requests.with_label_values(&["evicted"]),
-            },
+            response_memory: ResponseMemoryMetrics::new(family)?,
+            requests: RequestMetrics::new(family)?,
             connections: family.gauge("connections", "Connections of clients.")?,
             connections_refused: family.counter(
                 "connections_refused_total",
-                "Connections that were refused because their address \
-                     had its share.",
+                "Connections that were refused because their address had its share.",
             )?,
             handshake_failures: family.counter("handshake_failures_total", "TLS handshakes that failed.")?,
             authentication_failures: family
@@ -181,15 +164,11 @@ impl WorkMetrics {
             pool_idle: pool.with_label_values(&["idle"]),
             flush: family.latency(
                 "last_use_flush_duration_seconds",
-                "Duration of writing uses of tokens to \
-                 the database.",
+                "Duration of writing uses of tokens to the database.",
             )?,
             flush_failures: family.counter("last_use_flush_failures_total", "Flushes that failed.")?,
-            flushed: family.counter(
-                "last_use_flushed_total",
-                "Uses of tokens that were written to the \
-                 database.",
-            )?,
+            flushed: family
+                .counter("last_use_flushed_total", "Uses of tokens that were written to the database.")?,
             spans_exported: spans.with_label_values(&["exported"]),
             spans_lost: spans.with_label_values(&["lost"]),
             reloads: reloads(family)?,
@@ -197,18 +176,7 @@ impl WorkMetrics {
                 "audit_unsealed_seconds",
                 "Age of the oldest event of the audit log without a seal.",
             )?,
-            task_restarts: {
-                let restarts = family.counters(
-                    "task_restarts_total",
-                    "Tasks started again after a panic.",
-                    &["task"],
-                )?;
-                for task in Task::ALL {
-                    // Present from the start.
-                    let _ = restarts.with_label_values(&[task.word()]);
-                }
-                restarts
-            },
+            task_restarts: task_restarts(family)?,
         })
     }
 
@@ -281,7 +249,29 @@ fn reloads(family: &Family) -> Result<IntCounterVec, MetricsError> {
     Ok(reloads)
 }
 
+fn task_restarts(family: &Family) -> Result<IntCounterVec, MetricsError> {
+    let restarts = family.counters("task_restarts_total", "Tasks started again after a panic.", &["task"])?;
+    for task in Task::ALL {
+        // Present from the start.
+        let _ = restarts.with_label_values(&[task.word()]);
+    }
+    Ok(restarts)
+}
+
 impl ResponseMemoryMetrics {
+    fn new(family: &Family) -> Result<Self, MetricsError> {
+        let refused = family.counters(
+            "response_memory_refused_total",
+            "Responses that were refused because others are unread or still in preparation.",
+            &["reason"],
+        )?;
+        Ok(Self {
+            bytes: family.gauge("response_memory_bytes", "Memory of responses until they are read.")?,
+            full: refused.with_label_values(&["full"]),
+            over_share: refused.with_label_values(&["over_share"]),
+        })
+    }
+
     /// Counts a response that was rejected because no memory was left.
     pub fn refused_full(&self) {
         self.full.inc();
@@ -299,6 +289,20 @@ impl ResponseMemoryMetrics {
 }
 
 impl RequestMetrics {
+    fn new(family: &Family) -> Result<Self, MetricsError> {
+        let refused = family.counters(
+            "requests_refused_total",
+            "Requests that were refused before their end because others are unfinished.",
+            &["reason"],
+        )?;
+        Ok(Self {
+            bytes: family.gauge("request_bytes", "Memory of requests until they are answered.")?,
+            full: refused.with_label_values(&["full"]),
+            over_share: refused.with_label_values(&["over_share"]),
+            evicted: refused.with_label_values(&["evicted"]),
+        })
+    }
+
     /// Counts a request that was rejected because no memory was left.
     pub fn refused_full(&self) {
         self.full.inc();
