@@ -65,16 +65,27 @@ impl fmt::Debug for Invalidate {
     }
 }
 
+/// What a feed works with.
+#[derive(Debug, Clone)]
+pub(crate) struct FeedConfig {
+    /// Opens the feed's connection.
+    pub(crate) connector: Connector,
+    /// Receives what has changed.
+    pub(crate) invalidate: Invalidate,
+    /// Where the feed publishes how fresh the cache is.
+    pub(crate) freshness: Arc<Freshness>,
+    /// Makes the feed poll at once.
+    pub(crate) wake: Arc<Notify>,
+    /// Notified after a poll that found changes.
+    pub(crate) new_changes: Arc<Notify>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) registration: Arc<Registration>,
+}
+
 /// Follows the changes of one database.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    connector: Connector,
-    invalidate: Invalidate,
-    freshness: Arc<Freshness>,
-    wake: Arc<Notify>,
-    new_changes: Arc<Notify>,
-    metrics: Arc<Metrics>,
-    registration: Arc<Registration>,
+    config: FeedConfig,
     connection: Option<Connection>,
     /// The snapshot of the last handled poll, and the epoch of its server.
     position: Option<(Snapshot, Epoch)>,
@@ -83,48 +94,14 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    pub(crate) fn new(
-        connector: Connector,
-        invalidate: Invalidate,
-        freshness: Arc<Freshness>,
-        wake: Arc<Notify>,
-        new_changes: Arc<Notify>,
-        metrics: Arc<Metrics>,
-        registration: Arc<Registration>,
-    ) -> Self {
-        Self {
-            connector,
-            invalidate,
-            freshness,
-            wake,
-            new_changes,
-            metrics,
-            registration,
-            connection: None,
-            position: None,
-            renewed: None,
-        }
-    }
-
-    /// Creates a feed with the same dependencies that has not polled yet.
-    pub(crate) fn fresh_copy(&self) -> Self {
-        Self {
-            connector: self.connector.clone(),
-            invalidate: self.invalidate.clone(),
-            freshness: Arc::clone(&self.freshness),
-            wake: Arc::clone(&self.wake),
-            new_changes: Arc::clone(&self.new_changes),
-            metrics: Arc::clone(&self.metrics),
-            registration: Arc::clone(&self.registration),
-            connection: None,
-            position: None,
-            renewed: None,
-        }
+    /// Creates a feed that has not polled yet.
+    pub(crate) fn new(config: FeedConfig) -> Self {
+        Self { config, connection: None, position: None, renewed: None }
     }
 
     /// Polls forever.
     pub(crate) async fn run(mut self) {
-        let interval = self.freshness.bounds().max_staleness / 4;
+        let interval = self.config.freshness.bounds().max_staleness / 4;
         let mut failing = false;
         loop {
             let began = Instant::now();
@@ -139,9 +116,9 @@ impl Feed {
                 Err(error) => {
                     self.connection = None;
                     if on_open_connection && matches!(error, StoreError::DeadlineExceeded) {
-                        self.connector.doubt();
+                        self.config.connector.doubt();
                     }
-                    self.metrics.engine.poll_failed();
+                    self.config.metrics.engine.poll_failed();
                     // Before the database's first response, the server itself reports what it waits
                     // for.
                     let starting = matches!(error, StoreError::Starting);
@@ -154,7 +131,7 @@ impl Feed {
             };
             tokio::time::sleep_until(began + MIN_INTERVAL).await;
             // A wake-up that came during the poll is kept, and ends the pause at once.
-            let _ = tokio::time::timeout_at(began + pause, self.wake.notified()).await;
+            let _ = tokio::time::timeout_at(began + pause, self.config.wake.notified()).await;
         }
     }
 
@@ -162,7 +139,7 @@ impl Feed {
     async fn poll(&mut self) -> Result<(), StoreError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connector.open().await?,
+            None => self.config.connector.open().await?,
         };
         let registered = self.renew(&mut connection).await?;
         let sent = BootInstant::now();
@@ -176,18 +153,18 @@ impl Feed {
         let Some(epoch) = first.epoch.clone() else {
             connection.mark_server(random_uuid(), POLL_DEADLINE).await?;
             self.connection = Some(connection);
-            self.wake.notify_one();
+            self.config.wake.notify_one();
             return Ok(());
         };
         if registered && !self.is_registered(&epoch, sent) {
             self.renewed = None;
             self.connection = Some(connection);
-            self.wake.notify_one();
+            self.config.wake.notify_one();
             return Ok(());
         }
         let mut changes = 0;
         let follows = !first.purged && first.unrecorded.is_none();
-        self.freshness.set_recording(first.unrecorded.as_deref());
+        self.config.freshness.set_recording(first.unrecorded.as_deref());
         if follows && self.position.as_ref().is_some_and(|(_, known)| *known == epoch) {
             changes = self.forget_changes(&mut connection, &first, since.as_ref(), &epoch).await?;
         } else {
@@ -195,18 +172,18 @@ impl Feed {
             if first.unrecorded.is_none() {
                 tracing::info!("the cache starts empty");
             }
-            self.metrics.engine.restarted();
-            self.invalidate.everything();
+            self.config.metrics.engine.restarted();
+            self.config.invalidate.everything();
         }
         let poll = Poll { sent, database_time: first.database_time, epoch: epoch.clone(), registered };
         let noted = self.note_clock(&poll);
         // While changes are not recorded, the next poll cannot know what it has missed either.
         self.position = first.unrecorded.is_none().then_some((first.snapshot, epoch));
         let now = BootInstant::now();
-        self.freshness.publish(poll, noted, now);
-        self.metrics.engine.poll(now.since(sent), changes);
+        self.config.freshness.publish(poll, noted, now);
+        self.config.metrics.engine.poll(now.since(sent), changes);
         if changes > 0 {
-            self.new_changes.notify_one();
+            self.config.new_changes.notify_one();
         }
         self.connection = Some(connection);
         Ok(())
@@ -214,8 +191,9 @@ impl Feed {
 
     /// Compares the database's clock with its earlier readings.
     fn note_clock(&mut self, poll: &Poll) -> ClockCheck {
-        let expected = self.freshness.read(poll.sent).map(|reading| reading.now);
+        let expected = self.config.freshness.read(poll.sent).map(|reading| reading.now);
         let noted = self
+            .config
             .connector
             .clock()
             .note(ClockReading { sent: poll.sent, time: poll.database_time }, &poll.epoch);
@@ -223,7 +201,7 @@ impl Feed {
         let ahead = (poll.database_time - expected).as_seconds_f64();
         match noted {
             ClockCheck::Doubted(true) => {
-                self.metrics.engine.clock_stepped();
+                self.config.metrics.engine.clock_stepped();
                 tracing::warn!(
                     ahead,
                     "the database's clock appears to have been changed; the new time counts once it lasts"
@@ -249,7 +227,7 @@ impl Feed {
         epoch: &Epoch,
     ) -> Result<usize, StoreError> {
         let mut changes = first.ids.len();
-        self.invalidate.tokens(&first.ids);
+        self.config.invalidate.tokens(&first.ids);
         let mut next = first.next.clone();
         while let Some(from) = next {
             let page = connection.poll(since, Some(&from), POLL_DEADLINE).await?;
@@ -257,7 +235,7 @@ impl Feed {
                 return Err(StoreError::OtherServer);
             }
             changes += page.ids.len();
-            self.invalidate.tokens(&page.ids);
+            self.config.invalidate.tokens(&page.ids);
             next = page.next;
         }
         Ok(changes)
@@ -274,33 +252,20 @@ impl Feed {
     /// Renews, before it is due, the row that says how old this replica's responses may be. Returns
     /// whether the row exists: if so, every later change takes it into account in its `effective_time`.
     async fn renew(&mut self, connection: &mut Connection) -> Result<bool, StoreError> {
-        if !self.registration.is_confirmed() {
+        if !self.config.registration.is_confirmed() {
             self.renewed = None;
             return Ok(false);
         }
         let now = BootInstant::now();
         if self.renewed.as_ref().is_none_or(|(renewed, _)| now.since(*renewed) >= RENEWAL_INTERVAL) {
-            let Registration { replica, bound, .. } = *self.registration;
+            let Registration { replica, bound, .. } = *self.config.registration;
             let renewed = connection.renew_replica(replica, bound, POLL_DEADLINE).await?;
             // The moment before the renewal was sent: the row is valid at least from then on.
             self.renewed = renewed.map(|epoch| (now, epoch));
             if self.renewed.is_none() {
-                self.registration.lost();
+                self.config.registration.lost();
             }
         }
         Ok(self.renewed.is_some())
-    }
-}
-
-/// Wakes the feed whenever a replica announces a change; without it, the feed only polls.
-pub(crate) async fn listen(connector: Connector, wake: Arc<Notify>) {
-    loop {
-        if let Ok(mut listener) = connector.listen().await {
-            wake.notify_one();
-            while listener.heard().await {
-                wake.notify_one();
-            }
-        }
-        tokio::time::sleep(RETRY_DELAY).await;
     }
 }

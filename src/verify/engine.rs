@@ -16,7 +16,8 @@ use super::read_queue::Lane;
 use super::uses::Uses;
 use super::{ClientKey, Consistency, Criteria, ProveError, Unknown, Verification};
 use crate::admission::hash_pool::{HashPool, Overloaded};
-use crate::changefeed::feed::{self, Feed, Invalidate};
+use crate::changefeed::announce;
+use crate::changefeed::feed::{Feed, FeedConfig, Invalidate};
 use crate::changefeed::freshness::{Bounds, Freshness};
 use crate::changefeed::registration::Registration;
 use crate::clock::BootInstant;
@@ -121,25 +122,25 @@ impl Engine {
         );
         let registration = Arc::new(Registration::new(config.replica, config.bounds.longest()));
         let invalidated = Arc::clone(&cache);
-        let feed = Feed::new(
-            feed_connector.clone(),
-            Invalidate::new(move |changed| invalidated.invalidate(changed)),
-            Arc::clone(&freshness),
-            Arc::clone(&wake),
-            Arc::clone(&new_changes),
-            Arc::clone(&metrics),
-            Arc::clone(&registration),
-        );
+        let feed = FeedConfig {
+            connector: feed_connector.clone(),
+            invalidate: Invalidate::new(move |changed| invalidated.invalidate(changed)),
+            freshness: Arc::clone(&freshness),
+            wake: Arc::clone(&wake),
+            new_changes: Arc::clone(&new_changes),
+            metrics: Arc::clone(&metrics),
+            registration: Arc::clone(&registration),
+        };
         let mut tasks = Tasks::new(Arc::clone(&metrics));
         let (connector, woken) = (feed_connector.clone(), Arc::clone(&wake));
         let registered = Arc::clone(&registration);
         tasks.keep(Task::Registration, move || {
             Arc::clone(&registered).keep(connector.clone(), Arc::clone(&woken))
         });
-        tasks.keep(Task::Feed, move || feed.fresh_copy().run());
+        tasks.keep(Task::Feed, move || Feed::new(feed.clone()).run());
         if feed_connector.can_listen() {
             let wake = Arc::clone(&wake);
-            tasks.keep(Task::Listen, move || feed::listen(feed_connector.clone(), Arc::clone(&wake)));
+            tasks.keep(Task::Listen, move || announce::listen(feed_connector.clone(), Arc::clone(&wake)));
         }
         Self {
             prefix: config.prefix,
