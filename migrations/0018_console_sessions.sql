@@ -17,7 +17,7 @@ CREATE TABLE console_sessions (
     -- Opened by a link that a caller made, instead of by the secret itself.
     by_link boolean NOT NULL,
     -- Of a portal session, all of these; null: the session stands for its token. Here the token vouches for this user,
-    -- whose own tokens the session manages until then, and may give these scopes.
+    -- whose own tokens the session manages until then, and may issue with these scopes.
     portal_organization_id text COLLATE "C" NULL,
     portal_user_id text COLLATE "C" NULL,
     portal_scopes text[] NULL,

@@ -1,4 +1,4 @@
--- What a token may give to others at most.
+-- What the tokens that a token issues may have at most.
 
 -- Null: all that its scopes allow.
 ALTER TABLE tokens ADD COLUMN "grant" jsonb NULL;

@@ -12,7 +12,7 @@ CREATE TABLE login_codes (
     host text NOT NULL,
     -- How long its token lasts, in seconds.
     lifetime bigint NOT NULL,
-    -- What its token may give; empty: all that the session may give.
+    -- What its token may issue; empty: all that the session may issue.
     scopes text[] NOT NULL,
     expire_time timestamptz NOT NULL,
     CONSTRAINT login_codes_pkey PRIMARY KEY (code_hash),

@@ -57,11 +57,11 @@ of_the_contract! {
         CredentialIpNotAllowed,
         /// The caller's token lacks the scope for this call.
         ScopeMissing,
-        /// The token is beyond what a caller with `tokend:self` or with a grant may give.
+        /// The token is beyond what a caller with `tokend:self` or with a grant may issue.
         GrantExceeded,
         /// The caller may not act in the organization that it named.
         OrganizationForbidden,
-        /// The token has, or would get, more rights than the caller may give.
+        /// The token has, or would get, more rights than the caller may issue.
         PrivilegedToken,
         /// Fields are invalid; [`Error::violations`](crate::Error::violations) lists them.
         InvalidField,

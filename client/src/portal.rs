@@ -20,7 +20,7 @@ pub struct NewPortalSession {
     pub organization_id: Option<String>,
     /// The user, a person whom the caller has signed in.
     pub user_id: String,
-    /// The scopes that may be given in the session; a pattern allows all scopes that it covers.
+    /// The scopes of tokens that may be issued in the session; a pattern allows all scopes that it covers.
     pub scopes: Scopes,
     /// How long it lasts, at most 15 minutes; `None`: 15 minutes.
     pub ttl: Option<Duration>,
@@ -39,7 +39,7 @@ pub struct PortalLink {
 }
 
 impl NewPortalSession {
-    /// A session of a user in the caller's own organization, in which these scopes may be given.
+    /// A session of a user in the caller's own organization, in which tokens with these scopes may be issued.
     #[must_use]
     pub fn new(user_id: impl Into<String>, scopes: Scopes) -> Self {
         Self { organization_id: None, user_id: user_id.into(), scopes, ttl: None }

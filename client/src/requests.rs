@@ -48,7 +48,7 @@ pub struct NewToken {
     pub labels: BTreeMap<String, String>,
     /// The networks that it may be used from; empty: any.
     pub allowed_cidrs: Networks,
-    /// What it may give to others at most; `None`: all that its scopes allow.
+    /// What the tokens that it issues may have at most; `None`: all that its scopes allow.
     pub grant: Option<Grant>,
 }
 
@@ -132,7 +132,7 @@ pub struct TokenUpdate {
     pub allowed_cidrs: Option<Networks>,
     /// Its expiration.
     pub expiration: Option<Expiration>,
-    /// What it may give to others at most; `Some(None)` removes the limit.
+    /// What the tokens that it issues may have at most; `Some(None)` removes the limit.
     pub grant: Option<Option<Grant>>,
     /// Whether to change it also where that leaves no active root token.
     pub force: bool,

@@ -60,7 +60,7 @@ pub struct Session {
 /// What a portal session, or a link to one, allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortalSession {
-    /// For whom it is, and what may be given in it.
+    /// For whom it is, and what may be issued in it.
     pub terms: PortalTerms,
     /// When it is over.
     pub expire_time: OffsetDateTime,

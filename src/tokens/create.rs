@@ -34,7 +34,7 @@ pub struct CreateToken {
     pub labels: Labels,
     /// The networks from which it may be used.
     pub allowed_cidrs: Networks,
-    /// What it may give to others at most; `None`: all that its scopes allow.
+    /// What the tokens that it issues may have at most; `None`: all that its scopes allow.
     pub grant: Option<Grant>,
     /// Identifies retries of this request.
     pub request_id: Option<RequestId>,
@@ -133,7 +133,7 @@ impl CreateToken {
 
 /// Returns the earlier result to a retry, if the caller still has access.
 fn repeated_for(caller: &Caller, created: Created) -> Result<Created, ActionError> {
-    caller.may_give_again(super::manageable(caller, Some(&created.token))?)?;
+    caller.may_issue_again(super::manageable(caller, Some(&created.token))?)?;
     Ok(created)
 }
 
@@ -159,7 +159,7 @@ fn new_token(
         ..Token::new(id, owner, request.name.clone(), (now, caller.principal.clone()))
     };
     super::check_grant(&token)?;
-    caller.may_give(&token)?;
+    caller.may_issue(&token)?;
     policy.allows_end(&token)?;
     policy.allows_scopes(&token)?;
     policy.allows_another(&token, others)?;

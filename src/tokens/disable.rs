@@ -111,7 +111,7 @@ fn allowed<'a>(
         return Err(StateError::Revoked.into());
     }
     if usability == Usability::Enabled && token.disable_time.is_some() {
-        caller.may_give(token)?;
+        caller.may_issue(token)?;
     }
     Ok(token)
 }

@@ -19,7 +19,7 @@ pub struct CreatePortalSession {
     pub organization_id: Option<OrganizationId>,
     /// The person.
     pub user_id: UserId,
-    /// The scopes that cover every scope that is given.
+    /// The scopes that cover every scope of a token that is issued.
     pub scopes: Scopes,
     /// How long the session lasts.
     pub ttl: Duration,

@@ -23,7 +23,7 @@ impl Actions {
         };
         let unrepeatable = || ActionError::Unrepeatable(known.token_id);
         let (token, now) = known.token.ok_or_else(unrepeatable)?;
-        caller.may_give_again(super::manageable(&caller, Some(&token))?)?;
+        caller.may_issue_again(super::manageable(&caller, Some(&token))?)?;
         let context = RequestContext {
             // Only a rotation makes a token from another one.
             rpc: if token.rotated_from.is_some() { rotate::RPC } else { create::RPC },

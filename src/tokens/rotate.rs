@@ -137,7 +137,7 @@ fn rotatable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token,
 /// Returns the earlier result to a retry, if the caller still has access.
 fn repeated_for(caller: &Caller, by_itself: bool, created: Created) -> Result<Created, ActionError> {
     if !by_itself {
-        caller.may_give_again(super::manageable(caller, Some(&created.token))?)?;
+        caller.may_issue_again(super::manageable(caller, Some(&created.token))?)?;
     }
     Ok(created)
 }
@@ -174,8 +174,8 @@ fn rotated(
         ..old.clone()
     };
     if !caller.is_token(old.id) {
-        caller.may_give_again(old)?;
-        caller.may_give(&new)?;
+        caller.may_issue_again(old)?;
+        caller.may_issue(&new)?;
     }
     let ending = Token {
         expire_time: Some(old_end(old, request.grace_period, now)),

@@ -25,7 +25,7 @@ pub struct TokenChange {
     pub expiration: Option<Expiration>,
     /// The networks from which it may be used.
     pub allowed_cidrs: Option<Networks>,
-    /// What it may give to others at most; `Some(None)`: all that its scopes allow.
+    /// What the tokens that it issues may have at most; `Some(None)`: all that its scopes allow.
     pub grant: Option<Option<Grant>>,
     /// What to do if it would end the last active root token, now or soon.
     pub last_root: LastRoot,

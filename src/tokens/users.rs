@@ -223,7 +223,7 @@ async fn may_enable_all(
     for chunk in ids.chunks(CHUNK) {
         for Member { token, .. } in transaction.read_members(chunk).await? {
             match token {
-                Some(token) => caller.may_give(&token)?,
+                Some(token) => caller.may_issue(&token)?,
                 // It cannot be read, so only a caller that may enable everything may enable it.
                 None => caller.may_manage_reserved([ReservedScope::Root].into_iter().collect())?,
             }

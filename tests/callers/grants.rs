@@ -1,4 +1,4 @@
-//! The grant of a token bounds what its holder gives, judged from its row inside the transaction.
+//! The grant of a token bounds what its holder issues, judged from its row inside the transaction.
 
 use prost_types::Duration;
 use sqlx::{AssertSqlSafe, Executor as _};
@@ -73,7 +73,7 @@ async fn exceeds(client: &mut Client, request: CreateTokenRequest, bound: &str) 
 }
 
 #[tokio::test]
-async fn a_lead_gives_tokens_within_its_grant_and_no_others() {
+async fn a_lead_issues_tokens_within_its_grant_and_no_others() {
     let replica = Replica::start().await;
     let mut lead = replica.client(&created(&mut replica.root(), lead(Some(of_lead()))).await.secret);
 
@@ -109,7 +109,7 @@ async fn a_lead_gives_tokens_within_its_grant_and_no_others() {
 }
 
 #[tokio::test]
-async fn who_cannot_give_a_token_neither_rotates_nor_changes_nor_enables_it() {
+async fn who_cannot_issue_a_token_neither_rotates_nor_changes_nor_enables_it() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut lead = replica.client(&created(&mut root, lead(Some(of_lead()))).await.secret);
@@ -201,7 +201,7 @@ async fn a_grant_that_no_token_can_have_is_refused() {
 }
 
 #[tokio::test]
-async fn an_empty_grant_gives_what_the_token_itself_has() {
+async fn an_empty_grant_allows_what_the_token_itself_has() {
     let replica = Replica::start().await;
     let request = CreateTokenRequest {
         scopes: texts(&["tokend:write", "repo:*"]),
@@ -232,7 +232,7 @@ async fn every_user_is_chosen_by_a_field_of_its_own() {
 }
 
 #[tokio::test]
-async fn no_grant_is_wider_than_its_givers_own() {
+async fn no_grant_is_wider_than_its_issuers_own() {
     let replica = Replica::start().await;
     let made = created(&mut replica.root(), lead(Some(of_lead()))).await;
     let mut lead = replica.client(&made.secret);
@@ -287,8 +287,8 @@ async fn of_ten_grants_in_a_row_a_narrowed_or_revoked_one_holds_at_once() {
     let plain = || CreateTokenRequest { scopes: texts(&["repo:read"]), grant: None, ..request("") };
     let mut chain = vec![created(&mut root, request("acme")).await];
     while chain.len() < 10 {
-        let mut giver = replica.client(&chain.last().unwrap().secret);
-        chain.push(created(&mut giver, request("")).await);
+        let mut issuer = replica.client(&chain.last().unwrap().secret);
+        chain.push(created(&mut issuer, request("")).await);
     }
     let mut clients: Vec<_> = chain.iter().map(|made| replica.client(&made.secret)).collect();
     let given = id(&created(&mut clients[4], plain()).await);
@@ -306,7 +306,7 @@ async fn of_ten_grants_in_a_row_a_narrowed_or_revoked_one_holds_at_once() {
     ] {
         refused(outcome.map(tonic::Response::new), Code::PermissionDenied, "GRANT_EXCEEDED");
     }
-    // What was given before stays.
+    // What was issued before stays.
     created(&mut clients[5], plain()).await;
     created(&mut clients[9], plain()).await;
     clients[3].revoke_token(revocation(&id(&chain[9]), "")).await.unwrap();

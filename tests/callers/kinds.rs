@@ -89,7 +89,7 @@ async fn listed(client: &mut Client, request: ListTokensRequest) -> Vec<Token> {
 }
 
 #[tokio::test]
-async fn a_lead_gives_and_changes_tokens_of_its_own_kind_alone() {
+async fn a_lead_issues_and_changes_tokens_of_its_own_kind_alone() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     for (own, other) in BOTH {
@@ -138,7 +138,7 @@ async fn a_lead_ends_all_tokens_only_of_users_in_its_grant_and_of_its_own_kind()
 }
 
 #[tokio::test]
-async fn a_lead_neither_disables_nor_enables_a_user_with_a_token_that_it_could_not_give() {
+async fn a_lead_neither_disables_nor_enables_a_user_with_a_token_that_it_could_not_issue() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut lead = lead(&replica, OwnerKind::User).await;
@@ -146,7 +146,7 @@ async fn a_lead_neither_disables_nor_enables_a_user_with_a_token_that_it_could_n
     let in_acme = DisableUserRequest { organization_id: "acme".to_owned(), ..disabling.clone() };
     let enabling = EnableUserRequest { user_id: "ada".to_owned(), ..Default::default() };
     let plain = created(&mut root, of("ada", OwnerKind::User, &["repo:read"])).await;
-    // Ended by anybody who has the user, but given only by others.
+    // Ended by anybody who has the user, but issued only by others.
     created(&mut root, of("ada", OwnerKind::User, &["orders:read"])).await;
 
     assert_eq!(lead.disable_user(disabling.clone()).await.unwrap().into_inner().disabled_count, 2);

@@ -1,4 +1,4 @@
-//! A caller with `tokend:self` manages the tokens of its own user, and gives nothing that it does not have.
+//! A caller with `tokend:self` manages the tokens of its own user, and issues nothing that it does not have.
 
 use prost_types::Duration;
 use tokend::api::proto::create_token_request::Expiration;
@@ -173,7 +173,7 @@ async fn a_user_or_an_organization_in_a_request_gives_no_authority() {
 }
 
 #[tokio::test]
-async fn nothing_is_given_that_the_caller_lacks() {
+async fn nothing_is_issued_that_the_caller_lacks() {
     let replica = Replica::start().await;
     let request = CreateTokenRequest {
         expiration: Some(Expiration::ExpireTime(second(END))),
@@ -276,13 +276,13 @@ async fn one_that_also_reads_or_writes_has_both_rights() {
     writer.update_token(renaming(&bob)).await.unwrap();
     let get = GetTokenRequest { token_id: bob };
     refused(writer.get_token(get).await, Code::NotFound, "TOKEN_NOT_FOUND");
-    // A caller with tokend:write gives tokend:self without having it.
+    // A caller with tokend:write issues tokend:self without having it.
     let mut other = replica.caller("acme", &["tokend:write"]).await;
     created(&mut other, of_user("", "carol", &["tokend:self"])).await;
 }
 
 #[tokio::test]
-async fn creating_rotating_and_disabling_at_once_on_three_replicas_gives_nothing_wider() {
+async fn creating_rotating_and_disabling_at_once_on_three_replicas_issues_nothing_wider() {
     let installation = Installation::new().await;
     let (one, two, three) = (
         installation.serve(installation.config()).await,

@@ -132,7 +132,7 @@ async fn the_caller_is_checked_before_the_request() {
 }
 
 #[tokio::test]
-async fn a_caller_gives_no_token_more_than_it_has() {
+async fn a_caller_issues_no_token_with_more_than_it_has() {
     let replica = Replica::shared().await;
     let mut root = replica.root();
     let mut writer = mortal_writer(replica).await;

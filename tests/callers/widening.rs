@@ -1,4 +1,4 @@
-//! That a running server makes no token wider than its caller may give: random callers, acts and targets.
+//! That a running server makes no token wider than its caller may issue: random callers, acts and targets.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -107,7 +107,7 @@ fn acts_for_owner(caller: &Token, token: &Token) -> bool {
     user && token.owner_kind == caller.owner_kind && token.organization_id == caller.organization_id
 }
 
-/// Returns in what a token is wider than what the caller may give, which is bounded by itself and its grant.
+/// Returns in what a token is wider than what the caller may issue, which is bounded by itself and its grant.
 fn wider(caller: &Token, token: &Token) -> Option<&'static str> {
     let empty = Grant::default();
     let writes = caller.scopes.iter().any(|scope| scope == "tokend:write");
@@ -151,7 +151,7 @@ async fn tokens_of(root: &mut Client, organization_id: &str, owner: &Wanted) -> 
 }
 
 #[tokio::test]
-async fn no_act_makes_a_token_wider_than_its_caller_may_give() {
+async fn no_act_makes_a_token_wider_than_its_caller_may_issue() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let mut runner = TestRunner::deterministic();

@@ -170,7 +170,7 @@ async fn what_a_person_allows_is_exchanged_for_a_token_that_manages_the_person_s
     assert_eq!(lifetime, 8 * 3600);
     let grant = made.grant.unwrap();
     assert_eq!(grant.scopes, texts(&["repo:*"]));
-    // It gives what the person gives, and nothing else.
+    // It issues what the person issues, and nothing else.
     let mut caller = replica.client(&login.secret);
     let ttl = prost_types::Duration { seconds: 7 * 86_400, nanos: 0 };
     let repo = CreateTokenRequest {
@@ -303,7 +303,7 @@ async fn a_login_is_never_wider_than_its_session_s_token_nor_the_policy() {
     let narrow = Program::new().with("scope", "repo:read").logged_in(&replica, &person).await;
     assert_eq!(narrow.token.unwrap().grant.unwrap().scopes, texts(&["repo:read"]));
 
-    // A lead without herself in her grant gives nothing to herself.
+    // A lead without herself in her grant issues nothing to herself.
     let grant = Grant { user_prefixes: texts(&["team7-"]), ..Default::default() };
     let (_, secret) = token(&replica, "grace", &["tokend:write"], 30, Some(grant)).await;
     // Who may not read has no list of tokens.

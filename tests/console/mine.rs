@@ -39,14 +39,18 @@ async fn somebody_with_tokend_self_sees_and_makes_only_their_own_tokens() {
     assert!(form.contains("readonly value=\"ada\"") && form.contains("value=\"reports:*\""), "{form}");
     assert!(!form.contains("name=\"privilege\""));
     let reply = ada.generate(&nonce, "n", &[("expiration", "7d"), ("scopes", "orders:read")]).await;
-    assert!(reply.status == 403 && reply.body.contains("may not give one of these scopes"), "{}", reply.body);
+    assert!(
+        reply.status == 403 && reply.body.contains("may not issue tokens with one of these scopes"),
+        "{}",
+        reply.body
+    );
     let foreign_form = [("form", &*nonce), ("name", "n"), ("user", "bob"), ("expiration", "7d")];
     let reply = ada.post("/tokens/new", &foreign_form).await;
     assert!(reply.status == 403 && reply.body.contains("id=\"user-problem\""), "{}", reply.body);
     ada.created(&nonce, "mine", &[("scopes", "reports:read")]).await;
     assert!(tokens_of(&replica, "ada").await.iter().any(|token| token.name == "mine"));
 
-    // One with more than they may give: they end it, and do nothing else with it.
+    // One with more than they may issue: they end it, and do nothing else with it.
     let page = ada.get(&format!("/tokens/{wider}")).await.body;
     assert!(page.contains(&format!("/tokens/{wider}/revoke")), "{page}");
     assert!(

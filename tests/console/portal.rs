@@ -209,7 +209,7 @@ async fn ten_unused_links_of_a_user_exist_and_other_users_have_their_own() {
 }
 
 #[tokio::test]
-async fn only_a_caller_that_may_give_it_makes_a_portal_session() {
+async fn only_a_caller_that_may_issue_its_tokens_makes_a_portal_session() {
     let replica = Replica::start().await;
     for scope in ["tokend:self", "tokend:read", "tokend:verify", "reports:read"] {
         let mut caller = replica.client(&created_with(&mut replica.root(), "acme", &[scope]).await.secret);

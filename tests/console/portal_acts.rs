@@ -1,4 +1,4 @@
-//! What is done in a portal session: nothing beyond its user, its scopes, and what the token that vouches may give.
+//! What is done in a portal session: nothing beyond its user, its scopes, and what the token that vouches may issue.
 
 use tokend::api::proto::{
     Attribution, CreateTokenRequest, DisableTokenRequest, Grant, ListTokenEventsRequest, OwnerKind,

@@ -303,7 +303,7 @@ async fn nobody_does_in_the_console_what_their_token_may_not() {
     assert_eq!(reader.post(&format!("/tokens/{own}/revoke"), &confirmed).await.status, 403);
     assert_eq!(admin.post(&format!("/tokens/{foreign}/revoke"), &confirmed).await.status, 404);
 
-    // Reserved scopes: only those that the token itself has are offered, and given.
+    // Reserved scopes: only those that the token itself has are offered, and issued.
     let nonce = admin.new_form().await;
     let form = admin.get(&format!("/tokens/new?form={nonce}")).await.body;
     assert!(form.contains("value=\"tokend:write\"") && !form.contains("value=\"tokend:root\""));

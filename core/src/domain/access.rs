@@ -22,7 +22,7 @@ mod bearer;
 mod bounds;
 mod delegating;
 pub mod denial;
-mod giving;
+mod issuing;
 mod portal;
 mod refusal;
 #[cfg(test)]

@@ -13,18 +13,18 @@ pub const MAX_USERS: usize = 64;
 /// The maximum length of all texts of a grant, together, in bytes.
 pub const MAX_BYTES: usize = 4 << 10;
 
-/// What a token with `tokend:write` or `tokend:self` may give to others at most.
+/// What a token with `tokend:write` or `tokend:self` may issue at most.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grant {
-    /// The scopes that cover every scope that is given; empty: the token's own.
+    /// The scopes that cover every scope of a token that is issued; empty: the token's own.
     pub scopes: Scopes,
-    /// The users for whom it gives tokens; none: the token's own user.
+    /// The users for whom it issues tokens; none: the token's own user.
     pub users: Users,
     /// The longest time from creation to expiration, in whole seconds; `None`: until the token's own expiration.
     pub longest_lifetime: Option<Duration>,
-    /// The networks that contain those of every token that is given; empty: the token's own.
+    /// The networks that contain those of every token that is issued; empty: the token's own.
     pub networks: Networks,
-    /// Whether `tokend:self` may be given.
+    /// Whether tokens with `tokend:self` may be issued.
     pub may_grant_self: bool,
 }
 
@@ -43,7 +43,7 @@ impl Grant {
     /// It has a reserved scope, or is longer than [`MAX_BYTES`].
     pub fn check(&self) -> Result<(), FieldError> {
         if !self.scopes.reserved().is_empty() {
-            return Err(FieldError::Rule("has a reserved scope: only may_grant_self allows to give one"));
+            return Err(FieldError::Rule("has a reserved scope: only may_grant_self allows to issue one"));
         }
         if self.bytes() > MAX_BYTES {
             return Err(FieldError::TooLong { limit: MAX_BYTES, unit: "bytes" });
@@ -54,7 +54,7 @@ impl Grant {
     /// Checks that a token with these reserved scopes can have the grant.
     ///
     /// # Errors
-    /// The token gives nothing, gives everything, or gives only its own user what the grant sets for others.
+    /// The token issues nothing, issues everything, or issues only to its own user what the grant sets for others.
     pub fn suits(&self, reserved: ReservedScopes) -> Result<(), FieldError> {
         if reserved.contains(ReservedScope::Root) {
             return Err(FieldError::Rule("cannot limit a token with tokend:root"));
@@ -67,7 +67,7 @@ impl Grant {
         }
         if !self.users.is_empty() || self.may_grant_self {
             return Err(FieldError::Rule(
-                "names users, or allows to give tokend:self, which needs tokend:write among the token's scopes",
+                "names users, or allows to issue tokens with tokend:self, which needs tokend:write among the token's scopes",
             ));
         }
         Ok(())

@@ -18,7 +18,7 @@ pub const LONGEST: Duration = Duration::DAY;
 /// See [`SHORTEST`].
 pub const DEFAULT_LIFETIME: Duration = Duration::hours(8);
 
-/// The longest lifetime of what a login gives, where the session's own token never expires.
+/// The longest lifetime of what a login issues, where the session's own token never expires.
 const MAX_GIVEN: Duration = Duration::days(365);
 
 /// The longest name of a computer, in characters.
@@ -35,7 +35,7 @@ pub struct LoginRequest {
     pub host: Host,
     /// How long the login lasts.
     pub lifetime: Duration,
-    /// The scopes that it may give to others; empty: all that the session may give.
+    /// The scopes of tokens that it may issue; empty: all that the session may issue.
     pub scopes: Scopes,
 }
 
@@ -72,7 +72,7 @@ impl LoginRequest {
     }
 
     /// Returns the token that somebody who is signed in with `own` lets the program have at `now`: it manages the
-    /// tokens of its own user, and gives what `own` gives at most.
+    /// tokens of its own user, and issues what `own` issues at most.
     ///
     /// # Errors
     /// The name or the grant is too long.
@@ -99,7 +99,7 @@ impl LoginRequest {
         let offered = offered.unwrap_or(&own.scopes).ordinary();
         let given = above.and_then(|grant| grant.longest_lifetime);
         let longest_lifetime = given.unwrap_or_else(|| match own.expire_time {
-            // What it gives last expires with `own`.
+            // What it issues last expires with `own`.
             Some(own_end) => {
                 let left = own_end.unix_timestamp_nanos().saturating_sub(end.unix_timestamp_nanos());
                 Duration::seconds((left / 1_000_000_000).try_into().unwrap_or(0))
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_manages_the_own_tokens_and_gives_what_its_session_gives() {
+    fn a_login_manages_the_own_tokens_and_issues_what_its_session_issues() {
         let own = Token {
             expire_time: Some(NOW + Duration::DAY * 30),
             ..token(&["tokend:self", "tokend:read", "repo:*", "logs:read"])
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_login_ends_with_its_session_s_token_and_gives_nothing_that_lasts_longer() {
+    fn a_login_ends_with_its_session_s_token_and_issues_nothing_that_lasts_longer() {
         let own = Token { expire_time: Some(NOW + Duration::HOUR), ..token(&["tokend:self", "a"]) };
         let login = made(&request(&[]), &own);
         assert_eq!((login.expire_time, login.grant.unwrap().longest_lifetime), (own.expire_time, None));

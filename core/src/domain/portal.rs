@@ -1,4 +1,4 @@
-//! A portal session: a person whom a caller vouches for manages their own tokens, within what that caller may give.
+//! A portal session: a person whom a caller vouches for manages their own tokens, within what that caller may issue.
 //! Stored by the store, judged by access control. Has no times: the reader of a session judges whether it is over.
 
 use std::hash::{Hash, Hasher};
@@ -9,14 +9,14 @@ use super::fields::{OrganizationId, UserId};
 use super::scope::Scopes;
 use crate::secret::TokenId;
 
-/// For whom a portal session is, and what may be given in it.
+/// For whom a portal session is, and what may be issued in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortalTerms {
     /// The tenant.
     pub organization_id: OrganizationId,
     /// The person.
     pub user_id: UserId,
-    /// The scopes that cover every scope that is given; empty: none may be given.
+    /// The scopes that cover every scope of a token that is issued; empty: tokens without scopes.
     pub scopes: Scopes,
 }
 

@@ -49,7 +49,7 @@ pub struct Token {
     pub disable_time: Option<OffsetDateTime>,
     /// The token that replaced it; `None` if it was not rotated.
     pub superseded_by: Option<TokenId>,
-    /// What it may give to others at most; `None`: all that its scopes allow.
+    /// What the tokens that it issues may have at most; `None`: all that its scopes allow.
     pub grant: Option<Grant>,
     /// When its user was disabled; `None` if the user is not disabled.
     pub user_disable_time: Option<OffsetDateTime>,

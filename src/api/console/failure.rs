@@ -206,7 +206,7 @@ pub(super) fn access(error: &AccessError) -> Explanation {
             scope.word()
         ),
         AccessError::Privileged(scope) => format!(
-            "A token with {0} can be given, changed and revoked only by one that has {0} itself, and yours does not.",
+            "A token with {0} can be issued, changed and revoked only by one that has {0} itself, and yours does not.",
             scope.word()
         ),
         AccessError::ForeignOrganization => {
@@ -229,18 +229,18 @@ pub(super) fn access(error: &AccessError) -> Explanation {
     Explanation::new(StatusCode::FORBIDDEN, "Your token does not allow this", text)
 }
 
-/// Explains what of a token is more than the session's token may give.
+/// Explains what of a token is more than the session's token may issue.
 fn exceeded(bound: Bound) -> &'static str {
     match bound {
-        Bound::Scopes => "Your token may not give one of these scopes. Remove it.",
+        Bound::Scopes => "Your token may not issue tokens with one of these scopes. Remove it.",
         Bound::User => "Your token does not allow you to act for this user.",
         Bound::Lifetime => {
-            "Your token may not give a token that lives as long. Choose an earlier expiration."
+            "Your token may not issue a token that lives as long. Choose an earlier expiration."
         }
         Bound::Networks => {
-            "Your token may not give a token that is usable from these networks. Choose narrower ones."
+            "Your token may not issue a token that is usable from these networks. Choose narrower ones."
         }
-        Bound::Grant => "The token may give more to others than yours may.",
+        Bound::Grant => "The token may issue more than yours may.",
     }
 }
 

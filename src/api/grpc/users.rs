@@ -87,7 +87,7 @@ pub(super) fn portal_request(
     message: &proto::CreatePortalSessionRequest,
 ) -> Result<CreatePortalSession, Violations> {
     const RESERVED: FieldError =
-        FieldError::Rule("has a reserved scope, which is never given in a portal session");
+        FieldError::Rule("has a reserved scope, which is never issued in a portal session");
     let mut violations = Violations::default();
     let organization_id =
         violations.take("organization_id", optional(&message.organization_id, OrganizationId::parse));

@@ -36,7 +36,7 @@ pub(crate) struct LoginFlags {
     #[arg(long, value_name = "DURATION", default_value = "8h", value_parser = parse_lifetime)]
     lifetime: time::Duration,
 
-    /// Scope of tokens that you will create; may be repeated [default: all that you may give]
+    /// Scope of tokens that you will create; may be repeated [default: all that you may issue]
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,
 

@@ -1,4 +1,4 @@
-//! The flags that set what a token may give to others. Used by `tokend token create` and `tokend token update`.
+//! The flags that set what the tokens that a token issues may have. Used by `tokend token create` and `tokend token update`.
 
 use clap::Args;
 use tokend_client::proto::Grant;
@@ -16,17 +16,17 @@ pub(super) const GRANT_FLAGS: [&str; 7] = [
     "grant_self",
 ];
 
-/// What the token may give to others at most; without any of these, all that its scopes allow.
+/// What the tokens that it issues may have at most; without any of these, all that its scopes allow.
 #[derive(Args)]
 #[group(skip)]
 #[expect(clippy::struct_field_names, reason = "they are the names of the flags")]
 pub(super) struct GrantFlags {
-    /// Scope that a token with tokend:write or tokend:self may give, such as orders:*; may be repeated [default with
+    /// Scope of tokens that a token with tokend:write or tokend:self may issue, such as orders:*; may be repeated [default with
     /// another --grant flag: its own]
     #[arg(long, value_name = "SCOPE")]
     grant_scope: Vec<String>,
 
-    /// User for whom a token with tokend:write may give tokens; may be repeated [default with another --grant flag: its
+    /// User for whom a token with tokend:write may issue tokens; may be repeated [default with another --grant flag: its
     /// own user]
     #[arg(long, value_name = "USER_ID", conflicts_with = "grant_all_users")]
     grant_user: Vec<String>,
@@ -35,21 +35,21 @@ pub(super) struct GrantFlags {
     #[arg(long, value_name = "PREFIX", conflicts_with = "grant_all_users")]
     grant_user_prefix: Vec<String>,
 
-    /// Let it give tokens for every user
+    /// Let it issue tokens for every user
     #[arg(long)]
     grant_all_users: bool,
 
-    /// Longest lifetime of a token that it gives, such as 90d [default with another --grant flag: until its own
+    /// Longest lifetime of a token that it issues, such as 90d [default with another --grant flag: until its own
     /// expiration]
     #[arg(long, value_name = "DURATION", value_parser = parse_ttl)]
     grant_lifetime: Option<prost_types::Duration>,
 
-    /// Network that contains those of each token that it gives; may be repeated [default with another --grant flag:
+    /// Network that contains those of each token that it issues; may be repeated [default with another --grant flag:
     /// its own]
     #[arg(long, value_name = "NETWORK")]
     grant_cidr: Vec<String>,
 
-    /// Let a token with tokend:write give tokend:self
+    /// Let a token with tokend:write issue tokens with tokend:self
     #[arg(long)]
     grant_self: bool,
 }

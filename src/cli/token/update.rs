@@ -101,7 +101,7 @@ struct ChangeFlags {
     #[command(flatten)]
     grant: GrantFlags,
 
-    /// Let the token give all that its scopes allow
+    /// Let the token issue all that its scopes allow
     #[arg(long, conflicts_with_all = GRANT_FLAGS)]
     no_grant: bool,
 }

@@ -41,8 +41,8 @@ pub(super) enum UserCommand {
 
     /// Print a link that opens the console for a user, to manage their own tokens
     ///
-    /// It opens once and within a minute. The user gives only the scopes that are named here, and only what the caller's
-    /// own token may give. Needs a caller with tokend:write.
+    /// It opens once and within a minute. The user issues tokens only with the scopes that are named here, and only what the caller's
+    /// own token may issue. Needs a caller with tokend:write.
     #[command(after_help = CALLER_HELP)]
     Portal(portal::PortalFlags),
 

@@ -20,7 +20,7 @@ pub(crate) struct PortalFlags {
     #[command(flatten)]
     person: PersonFlags,
 
-    /// Scope that may be given in the session, such as reports:read or reports:*; may be repeated. Without one, only
+    /// Scope of tokens that may be issued in the session, such as reports:read or reports:*; may be repeated. Without one, only
     /// tokens without scopes are created
     #[arg(long = "scope", value_name = "SCOPE")]
     scopes: Vec<String>,

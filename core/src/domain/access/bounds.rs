@@ -1,5 +1,5 @@
-//! What a token with `tokend:self`, or with a grant, may give at most. A bound that the grant does not set is
-//! that of the token itself: its own scopes, user, expiration and networks. Used by `giving`.
+//! What a token with `tokend:self`, or with a grant, may issue at most. A bound that the grant does not set is
+//! that of the token itself: its own scopes, user, expiration and networks. Used by `issuing`.
 
 use time::{Duration, OffsetDateTime};
 
@@ -13,7 +13,7 @@ use crate::domain::record::Record;
 use crate::domain::scope::{Scope, Scopes};
 use crate::domain::token::Token;
 
-/// What of a caller's own token limits what it gives.
+/// What of a caller's own token limits what it issues.
 #[derive(Debug)]
 pub(super) struct Holder {
     pub(super) user_id: UserId,
@@ -63,31 +63,31 @@ impl Holder {
         Self { user_id, owner_kind: OwnerKind::User, scopes, grant: None }
     }
 
-    /// Returns the scopes that cover all scopes that may be given, except reserved ones.
+    /// Returns the scopes that cover all scopes that may be issued, except reserved ones.
     pub(super) fn scopes(&self) -> &Scopes {
         let granted = self.grant.as_ref().map(|grant| &grant.scopes);
         granted.filter(|scopes| !scopes.is_empty()).unwrap_or(&self.scopes)
     }
 
-    /// Returns the longest lifetime of what is given; `None`: until the token's own expiration.
+    /// Returns the longest lifetime of what is issued; `None`: until the token's own expiration.
     pub(super) fn longest_lifetime(&self) -> Option<Duration> {
         self.grant.as_ref().and_then(|grant| grant.longest_lifetime)
     }
 
-    /// Returns whether `tokend:self` may be given.
+    /// Returns whether tokens with `tokend:self` may be issued.
     pub(super) fn may_grant_self(&self) -> bool {
         self.grant.as_ref().is_some_and(|grant| grant.may_grant_self)
     }
 }
 
-/// Returns whether a token with these scopes gives only what its own fields, or its grant, allow.
+/// Returns whether a token with these scopes issues only what its own fields, or its grant, allow.
 fn is_limited(reserved: ReservedScopes, has_grant: bool) -> bool {
     let (own, write) = (reserved.contains(ReservedScope::Own), reserved.contains(ReservedScope::Write));
     !reserved.contains(ReservedScope::Root) && (own || write && has_grant)
 }
 
 impl Caller {
-    /// Returns what limits the caller; `None`: it may give everything that its scopes allow.
+    /// Returns what limits the caller; `None`: it may issue everything that its scopes allow.
     pub(super) fn bounds(&self) -> Option<&Holder> {
         let writes = self.holds(ReservedScope::Write);
         self.holder.as_deref().filter(|holder| !writes || holder.grant.is_some())
@@ -107,7 +107,7 @@ impl Caller {
         within(included && kind == holder.owner_kind, Bound::User)
     }
 
-    /// Checks every field of a token that a bounded caller gives.
+    /// Checks every field of a token that a bounded caller issues.
     pub(super) fn check_bounds(&self, holder: &Holder, token: &Token) -> Result<(), AccessError> {
         within(token.organization_id == self.organization_id, Bound::User)?;
         self.check_user(holder, (&token.user_id, token.owner_kind))?;
@@ -120,12 +120,12 @@ impl Caller {
 
     fn check_scopes(&self, holder: &Holder, token: &Token) -> Result<(), AccessError> {
         let reserved = token.scopes.reserved();
-        let gives_access = self.holds(ReservedScope::Write);
+        let writes = self.holds(ReservedScope::Write);
         for scope in ReservedScope::ALL.into_iter().filter(|scope| reserved.contains(*scope)) {
             match scope {
-                // With a grant of its own, which is checked to be within the giver's.
-                ReservedScope::Write if gives_access => within(token.grant.is_some(), Bound::Grant)?,
-                ReservedScope::Own => within(gives_access && holder.may_grant_self(), Bound::Scopes)?,
+                // With a grant of its own, which is checked to be within the issuer's.
+                ReservedScope::Write if writes => within(token.grant.is_some(), Bound::Grant)?,
+                ReservedScope::Own => within(writes && holder.may_grant_self(), Bound::Scopes)?,
                 _ => within(false, Bound::Scopes)?,
             }
         }
@@ -145,11 +145,11 @@ impl Caller {
         granted.filter(|networks| !networks.is_empty()).unwrap_or(&self.networks)
     }
 
-    /// Returns whether a grant gives nothing that the caller itself may not give.
+    /// Returns whether a grant allows nothing that the caller itself may not issue.
     pub(super) fn covers(&self, holder: &Holder, given: &Grant) -> bool {
-        let (own, gives_access) = (holder.grant.as_ref(), self.holds(ReservedScope::Write));
+        let (own, writes) = (holder.grant.as_ref(), self.holds(ReservedScope::Write));
         let users = match own.map(|own| &own.users).filter(|users| !users.is_empty()) {
-            Some(users) if gives_access => users.cover(&given.users),
+            Some(users) if writes => users.cover(&given.users),
             _ => given.users.are_only(&holder.user_id),
         };
         let lifetime = match (own.and_then(|own| own.longest_lifetime), given.longest_lifetime) {
@@ -163,7 +163,7 @@ impl Caller {
             && lifetime
             && networks
             && given.scopes.iter().all(|scope| holder.scopes().cover(scope))
-            && (!given.may_grant_self || gives_access && holder.may_grant_self())
+            && (!given.may_grant_self || writes && holder.may_grant_self())
     }
 }
 

@@ -21,7 +21,7 @@ impl Caller {
     /// Checks that the caller may vouch for a person on these terms.
     ///
     /// # Errors
-    /// The caller lacks `tokend:write`, or the organization, the user or a scope is beyond what it may give.
+    /// The caller lacks `tokend:write`, or the organization, the user or a scope is beyond what it may issue.
     pub fn may_vouch(&self, terms: &PortalTerms) -> Result<(), AccessError> {
         self.require(Permission::WriteAll)?;
         self.organization(Some(terms.organization_id.clone()))?;

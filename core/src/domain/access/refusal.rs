@@ -49,7 +49,7 @@ pub enum AccessError {
     /// A privileged token could be used from networks that its creator cannot use.
     #[error("a token with a reserved scope must not be usable from more networks than the caller's own")]
     WiderNetworks,
-    /// A caller with `tokend:self` or with a grant would act beyond what it may give.
+    /// A caller with `tokend:self` or with a grant would act beyond what it may issue.
     #[error("{}", .0.text())]
     Exceeds(Bound),
 }
@@ -87,11 +87,11 @@ impl Bound {
 
     const fn text(self) -> &'static str {
         match self {
-            Self::Scopes => "the token has a scope that the caller may not give",
+            Self::Scopes => "the token has a scope that the caller may not issue",
             Self::User => "the caller may not act for this user",
             Self::Lifetime => "the token expires later than the caller may set, or never",
             Self::Networks => "the token is usable from more networks than the caller may set",
-            Self::Grant => "the token may give more than the caller may",
+            Self::Grant => "the token may issue more than the caller may",
         }
     }
 }

@@ -21,15 +21,15 @@ fn scopes(text: &str) -> Scopes {
     Scopes::new(vec![Scope::parse(text).unwrap()]).unwrap()
 }
 
-/// Checks whether the caller may give a token with these fields.
-fn may_give(
+/// Checks whether the caller may issue a token with these fields.
+fn may_issue(
     caller: &Caller,
     scopes: &Scopes,
     expire_time: Option<OffsetDateTime>,
     allowed_cidrs: &Networks,
 ) -> Result<(), AccessError> {
     let (scopes, allowed_cidrs) = (scopes.clone(), allowed_cidrs.clone());
-    caller.may_give(&Token { scopes, allowed_cidrs, expire_time, ..token(&[]) })
+    caller.may_issue(&Token { scopes, allowed_cidrs, expire_time, ..token(&[]) })
 }
 
 fn network(text: &str) -> Networks {
@@ -54,9 +54,9 @@ fn a_token_with_networks_makes_a_caller_only_inside_them() {
 fn a_privileged_token_is_not_usable_from_more_networks_than_its_creator() {
     let mut writer = caller(&["tokend:write"]);
     let any = Networks::default();
-    assert_eq!(may_give(&writer, &scopes("tokend:write"), None, &any), Ok(()));
+    assert_eq!(may_issue(&writer, &scopes("tokend:write"), None, &any), Ok(()));
     writer.networks = network("10.0.0.0/8");
-    let grant = |scope: &str, networks: &Networks| may_give(&writer, &scopes(scope), None, networks);
+    let grant = |scope: &str, networks: &Networks| may_issue(&writer, &scopes(scope), None, networks);
     assert_eq!(grant("tokend:write", &network("10.1.0.0/16")), Ok(()));
     assert_eq!(grant("tokend:write", &network("11.0.0.0/8")), Err(AccessError::WiderNetworks));
     assert_eq!(grant("tokend:write", &any), Err(AccessError::WiderNetworks));
@@ -121,17 +121,17 @@ fn the_default_organization_is_the_callers_own_and_for_root_the_default_one() {
 fn a_reserved_scope_is_granted_only_by_its_holder_and_not_for_longer() {
     let mut writer = caller(&["tokend:write", "tokend:read"]);
     let any = Networks::default();
-    assert_eq!(may_give(&writer, &scopes("tokend:read"), None, &any), Ok(()));
+    assert_eq!(may_issue(&writer, &scopes("tokend:read"), None, &any), Ok(()));
     assert_eq!(
-        may_give(&writer, &scopes("tokend:verify"), None, &any),
+        may_issue(&writer, &scopes("tokend:verify"), None, &any),
         Err(AccessError::Privileged(ReservedScope::Verify))
     );
     writer.expire_time = Some(NOW + Duration::HOUR);
-    let grant = |end| may_give(&writer, &scopes("tokend:read"), end, &any);
+    let grant = |end| may_issue(&writer, &scopes("tokend:read"), end, &any);
     assert_eq!(grant(Some(NOW + Duration::HOUR)), Ok(()));
     assert_eq!(grant(Some(NOW + Duration::DAY)), Err(AccessError::OutlivesCaller));
     assert_eq!(grant(None), Err(AccessError::OutlivesCaller));
-    assert_eq!(may_give(&writer, &scopes("a:b"), None, &any), Ok(()));
+    assert_eq!(may_issue(&writer, &scopes("a:b"), None, &any), Ok(()));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn managing_a_privileged_token_needs_all_its_reserved_scopes() {
 }
 
 #[test]
-fn a_change_gives_a_privileged_token_nothing_that_the_caller_lacks() {
+fn a_change_adds_to_a_privileged_token_nothing_that_the_caller_lacks() {
     let mut writer = caller(&["tokend:write", "tokend:read"]);
     writer.expire_time = Some(NOW + Duration::HOUR);
     writer.networks = network("10.0.0.0/8");

@@ -1,4 +1,4 @@
-//! Property tests: no action makes a token wider than its actor may give, for thousands of callers, actions and targets.
+//! Property tests: no action makes a token wider than its actor may issue, for thousands of callers, actions and targets.
 //! What is wider is defined here by what a token can be used for, not by the rules that are tested.
 
 use std::cell::Cell;
@@ -90,7 +90,7 @@ pub(super) fn actors() -> impl Strategy<Value = Token> {
     })
 }
 
-/// Returns tokens that are often given by one with a grant, and give others.
+/// Returns tokens that are often issued by one with a grant, and issue others.
 fn deputies() -> impl Strategy<Value = Token> {
     (grants(), some(&NETWORKS[2..])).prop_map(|(grant, networks)| Token {
         scopes: Scopes::new(parsed(&["tokend:write"], Scope::parse)).unwrap(),
@@ -112,13 +112,13 @@ pub(super) fn caller(token: &Token) -> Caller {
     caller
 }
 
-/// Returns in what a token is wider than what its giver may give; `None`: in nothing.
-pub(super) fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
+/// Returns in what a token is wider than what its issuer may issue; `None`: in nothing.
+pub(super) fn wider(issuer: &Token, target: &Token) -> Option<&'static str> {
     let holds =
         |token: &Token, word| token.scopes.reserved().contains(ReservedScope::from_word(word).unwrap());
-    let (writes, empty) = (holds(giver, "tokend:write"), Grant::default());
-    let bounded = !writes || giver.grant.is_some();
-    let grant = giver.grant.as_ref().unwrap_or(&empty);
+    let (writes, empty) = (holds(issuer, "tokend:write"), Grant::default());
+    let bounded = !writes || issuer.grant.is_some();
+    let grant = issuer.grant.as_ref().unwrap_or(&empty);
     let probes = |scopes: &Scopes| PROBES.map(|probe| scopes.cover(&Scope::parse(probe).unwrap()));
     let admitted =
         |networks: &Networks| ADDRESSES.map(|address| networks.admit(Some(address.parse().unwrap())));
@@ -126,9 +126,9 @@ pub(super) fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
         |outer: &[bool], inner: &[bool]| outer.iter().zip(inner).all(|(outer, inner)| *outer || !inner);
     let privileged = !target.scopes.reserved().is_empty();
     let own_end =
-        |end: Option<OffsetDateTime>| giver.expire_time.is_none_or(|own| end.is_some_and(|end| end <= own));
+        |end: Option<OffsetDateTime>| issuer.expire_time.is_none_or(|own| end.is_some_and(|end| end <= own));
 
-    if giver.organization_id != target.organization_id {
+    if issuer.organization_id != target.organization_id {
         return Some("organization");
     }
     for word in ["tokend:self", "tokend:write", "tokend:read"] {
@@ -136,7 +136,7 @@ pub(super) fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
             "tokend:self" if bounded => writes && grant.may_grant_self,
             "tokend:self" => true,
             "tokend:write" if bounded => writes && target.grant.is_some(),
-            word => !bounded && holds(giver, word),
+            word => !bounded && holds(issuer, word),
         };
         if holds(target, word) && !allowed {
             return Some("reserved scope");
@@ -145,18 +145,18 @@ pub(super) fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
     if privileged && !own_end(target.expire_time) {
         return Some("life of a privileged token");
     }
-    if privileged && !within(&admitted(&giver.allowed_cidrs), &admitted(&target.allowed_cidrs)) {
+    if privileged && !within(&admitted(&issuer.allowed_cidrs), &admitted(&target.allowed_cidrs)) {
         return Some("networks of a privileged token");
     }
     if !bounded {
         return None;
     }
     let anyone = writes && !grant.users.is_empty();
-    let includes = |user: &UserId| if anyone { grant.users.include(user) } else { *user == giver.user_id };
-    if !includes(&target.user_id) || target.owner_kind != giver.owner_kind {
+    let includes = |user: &UserId| if anyone { grant.users.include(user) } else { *user == issuer.user_id };
+    if !includes(&target.user_id) || target.owner_kind != issuer.owner_kind {
         return Some("user");
     }
-    let scopes = if grant.scopes.is_empty() { &giver.scopes } else { &grant.scopes };
+    let scopes = if grant.scopes.is_empty() { &issuer.scopes } else { &grant.scopes };
     if !within(&probes(scopes), &probes(&target.scopes)) {
         return Some("scopes");
     }
@@ -167,7 +167,7 @@ pub(super) fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
     if !lives {
         return Some("life");
     }
-    let from = if grant.networks.is_empty() { &giver.allowed_cidrs } else { &grant.networks };
+    let from = if grant.networks.is_empty() { &issuer.allowed_cidrs } else { &grant.networks };
     if !within(&admitted(from), &admitted(&target.allowed_cidrs)) {
         return Some("networks");
     }
@@ -182,7 +182,7 @@ pub(super) fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
     let lasts = |own: Option<Duration>| match (own, inner.longest_lifetime) {
         (_, None) => true,
         (Some(own), Some(longest)) => longest <= own,
-        (None, Some(_)) => giver.expire_time.is_none(),
+        (None, Some(_)) => issuer.expire_time.is_none(),
     };
     if !lasts(grant.longest_lifetime) {
         return Some("lifetime of the grant");
@@ -193,14 +193,14 @@ pub(super) fn wider(giver: &Token, target: &Token) -> Option<&'static str> {
     (inner.may_grant_self && !(writes && grant.may_grant_self)).then_some("tokend:self by the grant")
 }
 
-/// Returns a token nearer to what its giver may give, in the fields that `kept` says.
-pub(super) fn nearer(giver: &Token, target: Token, kept: u8) -> Token {
+/// Returns a token nearer to what its issuer may issue, in the fields that `kept` says.
+pub(super) fn nearer(issuer: &Token, target: Token, kept: u8) -> Token {
     let keep = |bit: u8| kept & 1 << bit != 0;
     let mut near = target;
     if keep(0) {
-        near.organization_id = giver.organization_id.clone();
-        near.user_id = giver.user_id.clone();
-        near.owner_kind = giver.owner_kind;
+        near.organization_id = issuer.organization_id.clone();
+        near.user_id = issuer.user_id.clone();
+        near.owner_kind = issuer.owner_kind;
     }
     if keep(1) {
         near.expire_time = Some(NOW + Duration::DAY);
@@ -225,50 +225,50 @@ pub(super) fn try_all<S: Strategy>(
     assert!(accepted.get() > CASES / 200, "only {} acts were allowed", accepted.get());
 }
 
-pub(super) fn gives(giver: &Caller, target: &Token) -> bool {
-    giver.extent(Permission::WriteOwn).is_ok_and(|extent| extent.includes(target))
-        && giver.may_give(target).is_ok()
+pub(super) fn issues(issuer: &Caller, target: &Token) -> bool {
+    issuer.extent(Permission::WriteOwn).is_ok_and(|extent| extent.includes(target))
+        && issuer.may_issue(target).is_ok()
 }
 
 #[test]
-fn what_is_given_is_never_wider_than_its_giver_may_give() {
+fn an_issued_token_is_never_wider_than_its_issuer_may_issue() {
     let accepted = Cell::new(0);
-    try_all((actors(), tokens(), any::<u8>()), &accepted, |(giver, target, kept)| {
-        let target = nearer(&giver, target, kept);
-        let (giving, reached) = (caller(&giver), gives(&caller(&giver), &target));
+    try_all((actors(), tokens(), any::<u8>()), &accepted, |(issuer, target, kept)| {
+        let target = nearer(&issuer, target, kept);
+        let (issuing, reached) = (caller(&issuer), issues(&caller(&issuer), &target));
         // A bound holds by itself, also without the reach that is checked before it.
-        if reached || giving.bounds().is_some() && giving.may_give(&target).is_ok() {
+        if reached || issuing.bounds().is_some() && issuing.may_issue(&target).is_ok() {
             accepted.set(accepted.get() + 1);
-            prop_assert_eq!(wider(&giver, &target), None);
+            prop_assert_eq!(wider(&issuer, &target), None);
         }
         Ok(())
     });
 }
 
 #[test]
-fn what_is_given_gives_nothing_that_its_giver_may_not_give() {
+fn an_issued_token_issues_nothing_that_its_issuer_may_not_issue() {
     let accepted = Cell::new(0);
-    try_all((actors(), deputies(), tokens()), &accepted, |(giver, deputy, target)| {
-        // Two that are near enough to each other that the one often gives the other.
-        let giver = Token { allowed_cidrs: Networks::default(), ..giver };
+    try_all((actors(), deputies(), tokens()), &accepted, |(issuer, deputy, target)| {
+        // Two that are near enough to each other that the one often issues the other.
+        let issuer = Token { allowed_cidrs: Networks::default(), ..issuer };
         let deputy = Token {
-            organization_id: giver.organization_id.clone(),
-            user_id: giver.user_id.clone(),
-            owner_kind: giver.owner_kind,
+            organization_id: issuer.organization_id.clone(),
+            user_id: issuer.user_id.clone(),
+            owner_kind: issuer.owner_kind,
             ..deputy
         };
         let target = Token { organization_id: deputy.organization_id.clone(), ..target };
-        if gives(&caller(&giver), &deputy) && gives(&caller(&deputy), &target) {
+        if issues(&caller(&issuer), &deputy) && issues(&caller(&deputy), &target) {
             accepted.set(accepted.get() + 1);
-            prop_assert_eq!(wider(&giver, &target), None);
-            prop_assert!(gives(&caller(&giver), &target));
+            prop_assert_eq!(wider(&issuer, &target), None);
+            prop_assert!(issues(&caller(&issuer), &target));
         }
         Ok(())
     });
 }
 
 #[test]
-fn a_change_starts_and_ends_within_what_a_bounded_caller_may_give() {
+fn a_change_starts_and_ends_within_what_a_bounded_caller_may_issue() {
     let accepted = Cell::new(0);
     try_all((actors(), tokens(), tokens(), any::<u8>()), &accepted, |(actor, before, other, kept)| {
         let before = nearer(&actor, before, kept >> 4);

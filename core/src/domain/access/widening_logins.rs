@@ -1,11 +1,11 @@
-//! That a login is never wider than the token of its session, and gives nothing that this token could not give.
+//! That a login is never wider than the token of its session, and issues nothing that this token could not issue.
 
 use std::cell::Cell;
 
 use proptest::prelude::*;
 use time::Duration;
 
-use super::widening::{NOW, SCOPES, actors, caller, gives, nearer, parsed, some, tokens, try_all, wider};
+use super::widening::{NOW, SCOPES, actors, caller, issues, nearer, parsed, some, tokens, try_all, wider};
 use super::*;
 use crate::domain::login::{Host, LoginRequest};
 use crate::domain::scope::{Scope, Scopes};
@@ -19,7 +19,7 @@ fn requests() -> impl Strategy<Value = LoginRequest> {
 }
 
 #[test]
-fn a_login_and_what_it_gives_is_never_wider_than_its_session_s_token() {
+fn a_login_and_what_it_issues_is_never_wider_than_its_session_s_token() {
     let accepted = Cell::new(0);
     try_all((actors(), requests(), tokens(), any::<u8>()), &accepted, |(own, request, target, kept)| {
         let login = request.token(&own, TokenId::from_bytes([9; 16]), NOW).unwrap();
@@ -34,11 +34,11 @@ fn a_login_and_what_it_gives_is_never_wider_than_its_session_s_token() {
         // Also in its last moment.
         let create_time = if kept & 1 << 7 == 0 { NOW } else { end - Duration::SECOND };
         let target = Token { create_time, ..nearer(&login, target, kept) };
-        if gives(&caller(&login), &target) {
+        if issues(&caller(&login), &target) {
             accepted.set(accepted.get() + 1);
             prop_assert!(target.scopes.reserved().is_empty());
             prop_assert_eq!(wider(&own, &target), None);
-            prop_assert!(gives(&caller(&own), &target));
+            prop_assert!(issues(&caller(&own), &target));
         }
         Ok(())
     });

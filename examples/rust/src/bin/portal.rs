@@ -16,7 +16,7 @@ use tokend_client::secrecy::ExposeSecret as _;
 use tokend_client::{Client, Connection, NewPortalSession, Scope, Scopes};
 use tokio::net::TcpListener;
 
-/// The scopes that users give to their own tokens.
+/// The scopes of the tokens that users create for themselves.
 const SCOPES: [&str; 1] = ["reports:*"];
 
 struct App {

@@ -106,7 +106,7 @@ async fn page(
         host: visible(request.host.as_str()),
         user: visible(token.user_id.as_str()),
         end: Moment::new(token.expire_time.unwrap_or(visit.now), visit.now),
-        gives: grant.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
+        issues: grant.scopes.iter().map(|scope| scope.as_str().to_owned()).collect(),
         longest: grant.longest_lifetime.map(in_words),
         asked: question.fields(),
         typed: port.is_empty(),
@@ -125,7 +125,7 @@ impl Question {
         const PORT: FieldError = FieldError::Rule("is not a number from 1024 to 65535");
         const STATE: FieldError = FieldError::Rule("is not 22 to 64 characters of base64url");
         const SECONDS: FieldError = FieldError::Rule("is not a number of seconds");
-        const RESERVED: FieldError = FieldError::Rule("is a reserved scope, which no login gives");
+        const RESERVED: FieldError = FieldError::Rule("is a reserved scope, which no login may issue");
         let mut violations = Violations::default();
         let challenge = CodeChallenge::parse(fields.get("challenge")).ok_or(CHALLENGE);
         let challenge = violations.take("challenge", challenge);

@@ -100,9 +100,9 @@ pub(super) struct Login {
     pub(super) host: String,
     pub(super) user: String,
     pub(super) end: Moment,
-    /// The scopes that it may give.
-    pub(super) gives: Vec<String>,
-    /// How long what it gives lasts; `None`: as long as itself.
+    /// The scopes of tokens that it may issue.
+    pub(super) issues: Vec<String>,
+    /// How long the tokens that it issues last; `None`: as long as itself.
     pub(super) longest: Option<String>,
     /// What the form sends again.
     pub(super) asked: Vec<(&'static str, String)>,

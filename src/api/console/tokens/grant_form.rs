@@ -1,4 +1,4 @@
-//! What a token may give to others, as forms have it and pages show it. Pure functions, used by the forms for a new token
+//! What the tokens that a token issues may have, as forms have it and pages show it. Pure functions, used by the forms for a new token
 //! and for a change, and by the page of a token.
 
 use serde_json::{Map, Value, json};
@@ -67,7 +67,7 @@ impl GrantForm {
         if !self.is_set {
             if self.is_begun() {
                 // Otherwise a token that was meant to be limited would not be.
-                problems.add("grant", "Tick that it gives only what stands below, or empty these fields.");
+                problems.add("grant", "Tick that it issues only what stands below, or empty these fields.");
                 return None;
             }
             return Some(None);
@@ -102,7 +102,7 @@ impl GrantForm {
             networks: networks?,
             may_grant_self: self.may_grant_self,
         };
-        problems.take("grant", grant.check().map(|()| Some(grant)), "What it may give")
+        problems.take("grant", grant.check().map(|()| Some(grant)), "What it may issue")
     }
 
     /// Adds the grant to the equivalent commands.

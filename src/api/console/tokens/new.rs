@@ -119,14 +119,14 @@ pub(super) fn refused(error: &ActionError, expiration_choice: &ExpirationChoice)
         }
         ActionError::Invalid(violations) if violations.list().iter().any(|of| of.field == "grant") => {
             let texts = violations.list().iter().map(|violation| violation.description.as_str());
-            Problems::one("grant", format!("What it may give {}.", texts.collect::<Vec<_>>().join("; ")))
+            Problems::one("grant", format!("What it may issue {}.", texts.collect::<Vec<_>>().join("; ")))
         }
         ActionError::Invalid(violations) => Problems::one(expiration_choice.field(), invalid_end(violations)),
         _ => Problems::default(),
     }
 }
 
-/// Returns whether the caller may give tokens that give others in turn.
+/// Returns whether the caller may issue tokens that issue others in turn.
 pub(super) fn grants(caller: &Caller) -> bool {
     [ReservedScope::Own, ReservedScope::Write].into_iter().any(|scope| caller.offers_with_grant(scope))
 }

@@ -53,7 +53,7 @@ pub(super) struct New {
     pub(super) own: bool,
     /// Whether the kind of owner is the session's own, which cannot be changed.
     pub(super) kind: bool,
-    /// Whether it may give others in turn.
+    /// Whether it may issue others in turn.
     pub(super) grants: bool,
     /// The scopes that the policy and the session's token allow; empty: any, or none if they are limited.
     pub(super) allowed: Vec<String>,
@@ -195,7 +195,7 @@ pub(super) struct Edit {
     pub(super) expiration_options: ExpirationOptions,
     /// The scopes that the policy allows; empty: any.
     pub(super) allowed: Vec<String>,
-    /// Whether what it may give to others is shown.
+    /// Whether what it may issue is shown.
     pub(super) grants: bool,
     pub(super) problems: Problems,
     pub(super) outcome: Option<String>,

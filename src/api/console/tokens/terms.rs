@@ -19,7 +19,7 @@ pub(super) struct Terms {
     /// How many of the user's tokens count.
     count: u32,
     may_be_root: bool,
-    /// The scopes that cover all that the caller may give; `None`: any.
+    /// The scopes that cover all that the caller may issue; `None`: any.
     given: Option<Scopes>,
 }
 
@@ -79,7 +79,7 @@ impl Terms {
     }
 
     /// Returns the scopes that the policy and the caller's own token allow, without the reserved ones; empty: any, or
-    /// none if the caller may not give any.
+    /// none if the caller may not issue any.
     pub(super) fn scopes(&self) -> Vec<String> {
         let allowed = &self.policy.allowed_scopes;
         let of_policy =
@@ -103,7 +103,7 @@ impl Terms {
             || scopes.iter().any(|scope| scope.ends_with('*'))
     }
 
-    /// Returns whether a reserved scope can be given: the caller has it, and the policy allows it.
+    /// Returns whether a reserved scope can be issued: the caller has it, and the policy allows it.
     pub(super) fn offers(&self, caller: &Caller, scope: ReservedScope) -> bool {
         let mut allowed = self.policy.allowed_scopes.iter().peekable();
         let any = scope == ReservedScope::Root || allowed.peek().is_none();

@@ -64,12 +64,12 @@ fn acts(caller: &Caller, token: &Token, visit: &Visit, organizations: bool) -> A
     let may_end_all = writes
         && caller.require(Permission::WriteAll).is_ok()
         && caller.may_end_all(&token.user_id, token.owner_kind).is_ok();
-    let gives = manages && caller.may_give_again(token).is_ok();
+    let issues = manages && caller.may_issue_again(token).is_ok();
     Acts {
-        edit: gives,
-        rotate: gives && state == TokenState::Active && token.superseded_by.is_none(),
+        edit: issues,
+        rotate: issues && state == TokenState::Active && token.superseded_by.is_none(),
         disable: manages && state == TokenState::Active,
-        enable: gives && token.disable_time.is_some(),
+        enable: issues && token.disable_time.is_some(),
         revoke: manages,
         user: may_end_all.then(|| {
             let organization = if organizations { token.organization_id.as_str() } else { "" };

@@ -43,7 +43,7 @@ pub(super) struct TokenView {
     /// Since when its user is disabled.
     pub(super) user_disabled: Option<Moment>,
     pub(super) is_service: bool,
-    /// What it may give to others; empty: all that its scopes allow.
+    /// What it may issue; empty: all that its scopes allow.
     pub(super) grant: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The same of portal sessions: nothing in them is wider than their terms, or than what the token that vouches may give.
+//! The same of portal sessions: nothing in them is wider than their terms, or than what the token that vouches may issue.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn in_portal(vouching: &Token, user: &str, scopes: &[&str]) -> Option<Caller> {
     found
 }
 
-/// Returns in what a token is wider than its giver in a portal session may give.
+/// Returns in what a token is wider than its issuer in a portal session may issue.
 fn wider_in_portal(vouching: &Token, user: &str, scopes: &[&str], target: &Token) -> Option<&'static str> {
     let given = Scopes::new(parsed(scopes, Scope::parse)).unwrap();
     let probes = PROBES.map(|probe| Scope::parse(probe).unwrap());
@@ -62,19 +62,19 @@ fn near(vouching: &Token, user: &str, target: Token, kept: u8) -> Token {
 }
 
 #[test]
-fn what_is_given_in_a_portal_session_is_never_wider_than_its_terms_or_than_what_vouches() {
+fn an_issued_token_of_a_portal_session_is_never_wider_than_its_terms_or_than_what_vouches() {
     let accepted = Cell::new(0);
     try_all((sessions(), tokens(), any::<u8>()), &accepted, |((vouching, user, scopes), target, kept)| {
         let target = near(&vouching, user, target, kept);
         let Some(caller) = in_portal(&vouching, user, &scopes) else { return Ok(()) };
         prop_assert!(vouching.scopes.reserved().contains(ReservedScope::Write));
         prop_assert!(!scopes.iter().any(|scope| scope.starts_with("tokend:")));
-        if gives(&caller, &target) {
+        if issues(&caller, &target) {
             accepted.set(accepted.get() + 1);
             prop_assert_eq!(wider_in_portal(&vouching, user, &scopes, &target), None);
         }
         // A bound holds by itself, also without the reach that is checked before it.
-        if caller.may_give(&target).is_ok() {
+        if caller.may_issue(&target).is_ok() {
             prop_assert_eq!(wider_in_portal(&vouching, user, &scopes, &target), None);
         }
         Ok(())
@@ -112,7 +112,8 @@ fn a_change_in_a_portal_session_starts_and_ends_within_them() {
 }
 
 #[test]
-fn a_person_in_a_portal_session_ends_only_own_tokens_that_give_no_access_and_that_what_vouches_may_end() {
+fn a_person_in_a_portal_session_ends_only_own_tokens_without_access_to_tokend_and_that_what_vouches_may_end()
+{
     let accepted = Cell::new(0);
     try_all((sessions(), tokens(), any::<u8>()), &accepted, |((vouching, user, scopes), target, kept)| {
         let target = near(&vouching, user, target, kept);

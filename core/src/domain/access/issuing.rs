@@ -1,5 +1,5 @@
-//! What a caller may give, change and end. No act makes a token wider, in its scopes, owner, lifetime, networks or
-//! grant, than what the caller may give.
+//! What a caller may issue, change and end. No act makes a token wider, in its scopes, owner, lifetime, networks or
+//! grant, than what the caller may issue.
 
 use time::OffsetDateTime;
 
@@ -12,13 +12,13 @@ use crate::domain::scope::Scopes;
 use crate::domain::token::Token;
 
 impl Caller {
-    /// Checks that the caller may give this token as it is, within its reach. It needs every reserved scope of it; a
+    /// Checks that the caller may issue this token as it is, within its reach. It needs every reserved scope of it; a
     /// privileged token must not expire later or allow wider networks than the caller's own. A caller with
-    /// `tokend:self`, or with a grant, gives only what that allows.
+    /// `tokend:self`, or with a grant, issues only what that allows.
     ///
     /// # Errors
-    /// A reserved scope is missing, or a field of the token is wider than the caller may give.
-    pub fn may_give(&self, token: &Token) -> Result<(), AccessError> {
+    /// A reserved scope is missing, or a field of the token is wider than the caller may issue.
+    pub fn may_issue(&self, token: &Token) -> Result<(), AccessError> {
         let wanted = token.scopes.reserved();
         if !wanted.is_empty() {
             self.may_manage_reserved(wanted)?;
@@ -26,17 +26,17 @@ impl Caller {
             self.may_set_networks(&token.allowed_cidrs)?;
         }
         self.bounds().map_or(Ok(()), |holder| self.check_bounds(holder, token))?;
-        self.vouching.as_deref().map_or(Ok(()), |vouching| vouching.may_give(token))
+        self.vouching.as_deref().map_or(Ok(()), |vouching| vouching.may_issue(token))
     }
 
-    /// Checks that the caller may give a token which it gave before, once more: it manages it, and, if bounded, may
-    /// still give it.
+    /// Checks that the caller may issue a token which it issued before, once more: it manages it, and, if bounded, may
+    /// still issue it.
     ///
     /// # Errors
-    /// As for [`Self::may_manage`] and [`Self::may_give`].
-    pub fn may_give_again(&self, token: &Token) -> Result<(), AccessError> {
+    /// As for [`Self::may_manage`] and [`Self::may_issue`].
+    pub fn may_issue_again(&self, token: &Token) -> Result<(), AccessError> {
         self.may_manage(token)?;
-        if self.bounds().is_some() { self.may_give(token) } else { Ok(()) }
+        if self.bounds().is_some() { self.may_issue(token) } else { Ok(()) }
     }
 
     pub(super) fn may_set_end(&self, expire_time: Option<OffsetDateTime>) -> Result<(), AccessError> {
@@ -52,7 +52,7 @@ impl Caller {
     }
 
     /// Checks that the caller may end a token within its reach: it needs every reserved scope of the token. A caller
-    /// with a grant needs the token's user in it, and may end only such tokens with `tokend:write` as it may give.
+    /// with a grant needs the token's user in it, and may end only such tokens with `tokend:write` as it may issue.
     ///
     /// # Errors
     /// The token has a reserved scope that the caller lacks, or is beyond its grant.
@@ -62,7 +62,7 @@ impl Caller {
         let Some(holder) = self.bounds() else { return Ok(()) };
         self.check_user(holder, (&token.user_id, token.owner_kind))?;
         if reserved.contains(ReservedScope::Write) {
-            self.may_give(token)?;
+            self.may_issue(token)?;
         }
         self.vouching.as_deref().map_or(Ok(()), |vouching| vouching.may_manage(token))
     }
@@ -99,7 +99,7 @@ impl Caller {
         }
     }
 
-    /// Returns whether the caller may give a reserved scope to a token without a grant.
+    /// Returns whether the caller may issue a reserved scope to a token without a grant.
     #[must_use]
     pub fn offers(&self, scope: ReservedScope) -> bool {
         let wanted: ReservedScopes = [scope].into_iter().collect();
@@ -111,35 +111,35 @@ impl Caller {
         }
     }
 
-    /// Returns whether the caller may give a reserved scope, to a token with a grant if need be.
+    /// Returns whether the caller may issue a reserved scope, to a token with a grant if need be.
     #[must_use]
     pub fn offers_with_grant(&self, scope: ReservedScope) -> bool {
         self.offers(scope)
             || scope == ReservedScope::Write && self.bounds().is_some() && self.holds(ReservedScope::Write)
     }
 
-    /// Returns the only kind of owner for whom the caller may give tokens; `None`: for any.
+    /// Returns the only kind of owner for whom the caller may issue tokens; `None`: for any.
     #[must_use]
     pub fn offered_kind(&self) -> Option<OwnerKind> {
         self.bounds().map(|holder| holder.owner_kind)
     }
 
-    /// Returns the scopes that cover all others that the caller may give; `None`: it may give any.
+    /// Returns the scopes that cover all others that the caller may issue; `None`: it may issue any.
     #[must_use]
     pub fn offered_scopes(&self) -> Option<&Scopes> {
         self.bounds().map(Holder::scopes)
     }
 
     /// Checks that the caller may change a token within its reach from `before` to `after`. It needs every reserved
-    /// scope of both, and what [`Self::may_give`] requires for everything that the change gives to a privileged token.
-    /// A bounded caller must be able to give both.
+    /// scope of both, and what [`Self::may_issue`] requires for everything that the change adds to a privileged token.
+    /// A bounded caller must be able to issue both.
     ///
     /// # Errors
-    /// A reserved scope is missing, or the change gives more than the caller may give.
+    /// A reserved scope is missing, or the change adds more than the caller may issue.
     pub fn may_change(&self, before: &Token, after: &Token) -> Result<(), AccessError> {
         if self.bounds().is_some() {
-            self.may_give(before)?;
-            return self.may_give(after);
+            self.may_issue(before)?;
+            return self.may_issue(after);
         }
         self.may_manage(before)?;
         self.may_manage(after)?;
