@@ -43,4 +43,5 @@ pub mod telemetry;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod tokens;
 pub mod transport;
+pub mod usage;
 pub mod verify;

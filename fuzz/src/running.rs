@@ -107,6 +107,8 @@ fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableC
         retention: Retention {
             warnings: Vec::new(),
             kept: Duration::from_hours(24 * 400),
+            usage_hours: Duration::from_hours(24 * 31),
+            usage_days: Duration::from_hours(24 * 400),
             interval: Duration::from_hours(1),
         },
         sampling: Sampling::off(),

@@ -21,6 +21,7 @@ use super::setting::{Commands, Setting, Values, relative_to, settings};
 use super::values::{
     CacheBytes, ConnectionAge, DatabasePooling, DrainTimeout, ExpiryWarnings, KeyringText, LastUseInterval,
     LogFilter, MaxStaleness, OutageGrace, ResponseMemoryBytes, SampleRatio, Switch, TokenRetention,
+    UsageRetention,
 };
 use crate::telemetry::LogFormat;
 
@@ -203,6 +204,12 @@ settings! {
 
         /// How long an expired or revoked token is kept before it is deleted; 1d to 3650d
         token_retention: TokenRetention as "DURATION" = "400d";
+
+        /// How long verifications are kept by hour; 4d to 3650d
+        usage_hours_retention: UsageRetention as "DURATION" = "31d";
+
+        /// How long verifications are kept by day; 4d to 3650d
+        usage_days_retention: UsageRetention as "DURATION" = "400d";
 
         /// Do not apply migrations at start, because `tokend migrate` has applied them. Needs a database URL
         no_migrate: Switch;

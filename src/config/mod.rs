@@ -45,7 +45,7 @@ pub use settings::{
 pub use tls::read_certificates;
 pub use values::{
     CacheBytes, DrainTimeout, ExpiryWarnings, LastUseInterval, LogFilter, MaxStaleness, OutageGrace,
-    ResponseMemoryBytes, SampleRatio, Switch, TokenRetention, ValueError,
+    ResponseMemoryBytes, SampleRatio, Switch, TokenRetention, UsageRetention, ValueError,
 };
 
 #[cfg(test)]

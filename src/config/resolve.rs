@@ -98,6 +98,8 @@ impl ServeFlags {
             retention: Retention {
                 warnings: sources.expiry_warnings()?.get(),
                 kept: sources.token_retention()?.get(),
+                usage_hours: sources.usage_hours_retention()?.get(),
+                usage_days: sources.usage_days_retention()?.get(),
                 interval: RETENTION_INTERVAL,
             },
             require_fsync: !sources.allow_fsync_off()?,

@@ -156,6 +156,9 @@ pub type LastUseInterval = Millis<100, 3_600_000>;
 /// How long an expired or revoked token is kept: 1 to 3650 days.
 pub type TokenRetention = Millis<86_400_000, 315_360_000_000>;
 
+/// How long counts of verifications are kept: 4 to 3650 days.
+pub type UsageRetention = Millis<345_600_000, 315_360_000_000>;
+
 /// How long before its expiration a token gets a warning: up to eight durations of 1 minute to 365 days.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]

@@ -13,6 +13,7 @@ pub mod policy;
 pub mod root;
 pub mod session;
 pub mod size;
+pub mod usage;
 pub mod users;
 
 pub use tokend_core::domain::{

@@ -1,4 +1,4 @@
-//! Warns of tokens that will expire, and deletes those that ended long ago. Any replica may do it.
+//! Warns of tokens that will expire, deletes those that ended long ago, and keeps the tables of the usage. Any replica may do it.
 //! Started by the server.
 
 use std::time::Duration;
@@ -15,6 +15,10 @@ pub struct Retention {
     pub warnings: Vec<Duration>,
     /// How long an expired or revoked token is kept.
     pub kept: Duration,
+    /// How long verifications are kept by hour.
+    pub usage_hours: Duration,
+    /// How long verifications are kept by day.
+    pub usage_days: Duration,
     /// The longest interval between two checks.
     pub interval: Duration,
 }
@@ -40,6 +44,7 @@ pub async fn run(store: Store, retention: Retention) {
             let interval = if store.may_delete() { retention.interval } else { RETRY };
             purge = Instant::now() + interval.min(retention.interval);
             report("purged tokens", delete(&store, retention.kept).await);
+            report("added hours of usage to days", keep_usage(&store, &retention).await);
         }
         let next = warnings.iter().map(|(_, due)| *due).min();
         tokio::time::sleep_until(next.map_or(purge, |next| next.min(purge))).await;
@@ -48,7 +53,7 @@ pub async fn run(store: Store, retention: Retention) {
 
 fn report(work: &'static str, outcome: Result<u64, StoreError>) {
     match outcome {
-        Ok(tokens) => tracing::debug!(tokens, work),
+        Ok(done) => tracing::debug!(done, work),
         Err(error) => {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, work, "failed; trying again later");
@@ -78,6 +83,16 @@ async fn delete(store: &Store, kept: Duration) -> Result<u64, StoreError> {
     }
 }
 
+/// Makes partitions of the usage ahead, drops old ones, and adds complete hours to their days; returns how many.
+async fn keep_usage(store: &Store, retention: &Retention) -> Result<u64, StoreError> {
+    let mut hours = 0;
+    while store.roll_up_usage().await? {
+        hours += 1;
+    }
+    store.maintain_usage(retention.usage_hours, retention.usage_days).await?;
+    Ok(hours)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +102,8 @@ mod tests {
         let retention = Retention {
             warnings: Vec::new(),
             kept: Duration::from_hours(24),
+            usage_hours: Duration::from_hours(24),
+            usage_days: Duration::from_hours(24),
             interval: Duration::from_mins(5),
         };
         for (ahead, interval) in [(60, 6), (600, 60), (3_000, 300), (604_800, 300)] {

@@ -28,6 +28,7 @@ pub struct WorkMetrics {
     flush: Histogram,
     flush_failures: IntCounter,
     flushed: IntCounter,
+    usage_lost: IntCounter,
     spans_exported: IntCounter,
     spans_lost: IntCounter,
     unsealed: Gauge,
@@ -169,6 +170,10 @@ impl WorkMetrics {
             flush_failures: family.counter("last_use_flush_failures_total", "Flushes that failed.")?,
             flushed: family
                 .counter("last_use_flushed_total", "Uses of tokens that were written to the database.")?,
+            usage_lost: family.counter(
+                "usage_lost_total",
+                "Verifications that are missing in the usage because too many were not written.",
+            )?,
             spans_exported: spans.with_label_values(&["exported"]),
             spans_lost: spans.with_label_values(&["lost"]),
             reloads: reloads(family)?,
@@ -226,6 +231,11 @@ impl WorkMetrics {
     /// Sets the age of the oldest event without a seal.
     pub fn unsealed(&self, age: Duration) {
         self.unsealed.set(age.as_secs_f64());
+    }
+
+    /// Counts verifications that the usage does not have.
+    pub fn usage_lost(&self, verifications: u64) {
+        self.usage_lost.inc_by(verifications);
     }
 
     /// Counts a flush of uses.

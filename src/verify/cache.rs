@@ -9,6 +9,7 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 use tokend_core::fill_guard::{FillGuard, Lease};
 
 use super::cache_generation::Removals;
+use super::kept_records::KeptRecords;
 use crate::changefeed::feed::Invalidation;
 use crate::clock::BootInstant;
 use crate::domain::Record;
@@ -58,14 +59,15 @@ fn handed_out(bytes: u64) -> u64 {
 
 type Records = QuickCache<TokenId, CacheEntry, Weight, DefaultHashBuilder, Evictions>;
 
-/// Counts evictions.
+/// Counts evictions, and the memory of evicted records that is not free yet.
 #[derive(Debug, Clone)]
-struct Evictions(Arc<Metrics>);
+struct Evictions(Arc<Metrics>, Arc<KeptRecords>);
 
 impl Lifecycle<TokenId, CacheEntry> for Evictions {
     type RequestState = PendingInsert;
 
-    fn on_evict(&self, pending: &mut PendingInsert, id: TokenId, _: CacheEntry) {
+    fn on_evict(&self, pending: &mut PendingInsert, id: TokenId, entry: CacheEntry) {
+        self.1.left(&entry.record);
         // Replacing a record by a newer version of itself ends here, too.
         if pending.0 != Some(id) {
             self.0.engine.evicted();
@@ -85,6 +87,7 @@ pub(super) struct Cache {
     tables: u64,
     fill_guard: FillGuard<TokenId>,
     removals: Removals,
+    kept: Arc<KeptRecords>,
 }
 
 impl Cache {
@@ -97,12 +100,14 @@ impl Cache {
         let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let hasher = DefaultHashBuilder::default();
         // It remembers half as many as the number given here.
-        let records = QuickCache::with(count(2 * remembered), bytes, Weight, hasher, Evictions(metrics));
+        let kept = Arc::new(KeptRecords::new(bytes / 8));
+        let evictions = Evictions(metrics, Arc::clone(&kept));
+        let records = QuickCache::with(count(2 * remembered), bytes, Weight, hasher, evictions);
         let spare = SPARE_SLOTS * records.num_shards() as u64;
         records.reserve(count(most + spare));
         let tables = (most + spare + remembered) * SLOT_BYTES + records.memory_used().map as u64;
         records.set_capacity(bytes.saturating_sub(tables));
-        Self { records, tables, fill_guard: FillGuard::new(), removals: Removals::new() }
+        Self { records, tables, fill_guard: FillGuard::new(), removals: Removals::new(), kept }
     }
 
     /// Returns the number of records, and the bytes that they and the tables take.
@@ -118,6 +123,11 @@ impl Cache {
     /// Returns a record, even one that must be read again: for when Postgres cannot be read.
     pub(super) fn get_stale(&self, id: TokenId) -> Option<Record> {
         self.records.get(&id).map(|entry| entry.record)
+    }
+
+    /// Returns what counts the records that left the cache and are still in memory.
+    pub(super) fn kept(&self) -> &KeptRecords {
+        &self.kept
     }
 
     /// Returns the number of removals; evictions do not count.
@@ -164,7 +174,9 @@ impl Cache {
         }
         self.fill_guard.invalidate(ids);
         for id in ids {
-            self.records.remove(id);
+            if let Some((_, entry)) = self.records.remove(id) {
+                self.kept.left(&entry.record);
+            }
         }
         self.removals.removed();
     }
@@ -181,6 +193,7 @@ impl Cache {
     pub(super) fn clear(&self) {
         self.fill_guard.invalidate_all();
         self.records.clear();
+        self.kept.all_left();
         self.removals.removed();
     }
 }

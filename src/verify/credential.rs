@@ -174,7 +174,7 @@ impl Engine {
         let good = self.still_has(read_point, *id, record, generation)
             && Caller::check_record(record, peer, now).is_ok();
         if good {
-            self.uses.note(*id, record, now);
+            self.usage.note(*id, record, now);
         }
         good
     }
@@ -225,7 +225,7 @@ impl Engine {
         }
         if found.is(record) && !lookup.is_stale {
             Caller::check_record(found, credential.caller.peer(), lookup.now)?;
-            self.uses.note(*id, found, lookup.now);
+            self.usage.note(*id, found, lookup.now);
             return Ok(());
         }
         credential.caller = self.judge_caller(*id, found, lookup, credential.caller.peer())?;
@@ -245,7 +245,7 @@ impl Engine {
             // Only a good credential is accepted for longer in an outage.
             return Err(Unknown::from(StoreError::Starting).into());
         }
-        self.uses.note(id, record, lookup.now);
+        self.usage.note(id, record, lookup.now);
         Ok(caller?)
     }
 }
@@ -260,7 +260,7 @@ impl Engine {
     ) -> Result<Caller, AuthenticateError> {
         let vouching = Caller::vouching_record(portal.token_id, record, lookup.now);
         let caller = Caller::in_portal(portal, vouching, peer)?;
-        self.uses.note(portal.token_id, record, lookup.now);
+        self.usage.note(portal.token_id, record, lookup.now);
         Ok(caller)
     }
 }

@@ -13,7 +13,6 @@ use super::loader::{Loader, PendingRead};
 use super::mac_refresh::MacRefresh;
 use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
-use super::uses::Uses;
 use super::{ClientKey, Consistency, Criteria, ProveError, Unknown, Verification};
 use crate::admission::hash_pool::{HashPool, Overloaded};
 use crate::changefeed::announce;
@@ -26,6 +25,7 @@ use crate::metrics::{Metrics, Task};
 use crate::runtime::tasks::Tasks;
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Prefix, Secret, TokenId};
 use crate::store::{Connector, MacChange, Purpose, Store, StoreError};
+use crate::usage::Usage;
 
 /// The parts and settings of an engine.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ pub struct EngineConfig {
 pub struct Engine {
     pub(super) prefix: Prefix,
     pub(super) fallback: Fallback,
-    pub(super) uses: Uses,
+    pub(super) usage: Usage,
     keyring: Arc<CurrentKeyring>,
     pub(super) cache: Arc<Cache>,
     pub(super) freshness: Arc<Freshness>,
@@ -150,7 +150,7 @@ impl Engine {
                 config.hashing,
                 config.limit,
             ),
-            uses: Uses::new(),
+            usage: Usage::default(),
             keyring,
             cache,
             freshness,
@@ -343,8 +343,9 @@ impl Engine {
             return Verification::bare(Verdict::NotFound, Some(lookup.as_of));
         };
         let judgement = judge(record, lookup.now, criteria.reach, criteria.required, criteria.client_ip);
-        if judgement.verdict == Verdict::Valid {
-            self.uses.note(id, record, lookup.now);
+        // A stale cache answers only VALIDs.
+        if judgement.verdict == Verdict::Valid || !lookup.is_stale {
+            self.usage.count(id, record, judgement.verdict, lookup.now);
         }
         Verification {
             verdict: judgement.verdict,

@@ -13,6 +13,7 @@ mod credential;
 mod credential_cache;
 mod engine;
 mod fallback;
+mod kept_records;
 mod loader;
 mod lookup;
 pub mod mac_refresh;
@@ -22,7 +23,6 @@ mod read_queue;
 mod status;
 #[cfg(test)]
 pub(crate) mod unconnected;
-mod uses;
 mod worker;
 
 /// A module of its own, so that tests/model can replace it by loom's types.
@@ -43,7 +43,6 @@ pub use credential_cache::CredentialCache;
 pub use engine::{Engine, EngineConfig, PendingVerification, Prefetched};
 pub use pending_invalidation::PendingInvalidation;
 pub use read_point::ReadPoint;
-pub use uses::Uses;
 
 /// How fresh an answer must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,13 +7,14 @@ use tokio::sync::Notify;
 use super::Unknown;
 use super::engine::Engine;
 use super::read_queue::Lane;
-use super::uses::Uses;
 use crate::admission::hash_pool::Overloaded;
 use crate::clock::BootInstant;
+use crate::domain::usage::UseCount;
 use crate::metrics::EngineSample;
 #[cfg(test)]
 use crate::metrics::Task;
 use crate::secret::TokenId;
+use crate::usage::Usage;
 
 /// The id of no token.
 const NO_TOKEN: TokenId = TokenId::from_bytes([0; 16]);
@@ -70,7 +71,7 @@ impl Engine {
             records,
             bytes,
             waiting: self.loader.waiting(),
-            noted: self.uses.noted(),
+            noted: self.usage.noted(),
             age: self.freshness.read(BootInstant::now()).map(|reading| reading.age),
         }
     }
@@ -92,9 +93,21 @@ impl Engine {
         Arc::clone(&self.changed)
     }
 
-    /// Returns which tokens were used.
+    /// Returns what was counted of verifications.
     #[must_use]
-    pub fn uses(&self) -> &Uses {
-        &self.uses
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// Waits until counts should be taken early, because they keep records in memory that left the cache.
+    pub async fn usage_is_due(&self) {
+        self.cache.kept().due().await;
+    }
+
+    /// Takes what was counted of verifications.
+    #[must_use]
+    pub fn take_usage(&self) -> Vec<UseCount> {
+        self.cache.kept().reset();
+        self.usage.take()
     }
 }

@@ -24,6 +24,10 @@ mod cache;
 #[expect(dead_code, reason = "not all of it is called here")]
 mod cache_generation;
 
+#[path = "../../src/verify/kept_records.rs"]
+#[expect(dead_code, reason = "not all of it is called here")]
+mod kept_records;
+
 /// The types that the model checker replaces in its own test.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicI64, AtomicU64};

@@ -148,6 +148,8 @@ impl Installation {
             retention: Retention {
                 warnings: vec![Duration::from_hours(24 * 7), Duration::from_hours(24)],
                 kept: Duration::from_hours(24 * 400),
+                usage_hours: Duration::from_hours(24 * 31),
+                usage_days: Duration::from_hours(24 * 400),
                 interval: Duration::from_hours(1),
             },
             sampling: Sampling::off(),

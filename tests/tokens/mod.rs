@@ -15,5 +15,6 @@ mod pages;
 mod revoke;
 mod scale;
 mod update;
+mod usage;
 mod users;
 mod verify;

@@ -27,7 +27,8 @@ struct Facts {
     /// In UTC; four bytes less than with an offset.
     expire_time: Option<PrimitiveDateTime>,
     revision: Option<NonZeroU64>,
-    mark: AtomicU32,
+    /// The uses that were counted, times two; odd: there was one that is not counted.
+    uses: AtomicU32,
     reserved: ReservedScopes,
     revoked: bool,
     disabled: bool,
@@ -53,7 +54,7 @@ impl Record {
             positions,
             expire_time: token.expire_time.map(in_utc),
             revision,
-            mark: AtomicU32::new(0),
+            uses: AtomicU32::new(0),
             reserved: token.scopes.reserved(),
             revoked: token.revoke_time.is_some(),
             disabled: token.disabled_since().is_some(),
@@ -91,15 +92,30 @@ impl Record {
         self.facts().revision
     }
 
-    /// Returns the last mark; it says nothing about the token. Initially 0.
+    /// Counts a use, for all clones together, and returns whether it is the first one since uses were taken. The
+    /// count wraps after 2^31 uses.
     #[must_use]
-    pub fn mark(&self) -> u32 {
-        self.facts().mark.load(Ordering::Relaxed)
+    pub fn count_use(&self) -> bool {
+        self.facts().uses.fetch_add(2, Ordering::Relaxed) == 0
     }
 
-    /// Sets a mark for the record's user, shared by all clones.
-    pub fn set_mark(&self, mark: u32) {
-        self.facts().mark.store(mark, Ordering::Relaxed);
+    /// Notes a use that is not counted, and returns whether it is the first one since uses were taken.
+    #[must_use]
+    pub fn note_use(&self) -> bool {
+        // Read before write: a shared cache line that is only read stays in every core's cache.
+        !self.has_uses() && self.facts().uses.fetch_or(1, Ordering::Relaxed) == 0
+    }
+
+    /// Returns whether there are uses that were not taken.
+    #[must_use]
+    pub fn has_uses(&self) -> bool {
+        self.facts().uses.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes the uses and returns how many were counted.
+    #[must_use]
+    pub fn take_uses(&self) -> u32 {
+        self.facts().uses.swap(0, Ordering::Relaxed) >> 1
     }
 
     /// Returns the bytes that it requests from the allocator: a reference count, the facts, a length,

@@ -1,0 +1,48 @@
+//! Counts refusals of tokens whose secret matched. They are rarer than uses, and have a map of their own, so that
+//! records need no further counters.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use time::OffsetDateTime;
+
+use super::uses::organization;
+use crate::domain::usage::UseCount;
+use crate::domain::{Record, Verdict};
+use crate::secret::TokenId;
+
+const SHARDS: usize = 16;
+
+/// The maximum number of tokens and verdicts counted between two flushes.
+pub(super) const MAX_COUNTED: usize = 1 << 18;
+
+/// The refusals since the last flush.
+#[derive(Debug, Default)]
+pub(super) struct Refusals([Mutex<HashMap<(TokenId, Verdict), UseCount>>; SHARDS]);
+
+impl Refusals {
+    /// Counts a refusal. Returns how many were lost because too many tokens are counted.
+    pub(super) fn count(&self, id: TokenId, record: &Record, verdict: Verdict, now: OffsetDateTime) -> u64 {
+        let shard = &self.0[usize::from(id.to_bytes()[15]) % SHARDS];
+        let mut counts = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&(id, verdict)) {
+            count.verifications = count.verifications.saturating_add(1);
+            return 0;
+        }
+        match organization(record) {
+            Some(organization_id) if counts.len() < MAX_COUNTED / SHARDS => {
+                let count = UseCount { id, organization_id, verdict, time: now, verifications: 1 };
+                counts.insert((id, verdict), count);
+                0
+            }
+            _ => 1,
+        }
+    }
+
+    pub(super) fn take(&self) -> Vec<UseCount> {
+        let taken = self.0.iter().map(|shard| {
+            std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner)).into_values()
+        });
+        taken.flatten().collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! No verification is lost or counted twice, whatever happens between two flushes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use tokend_core::fixtures::token;
+
+use super::refusals::MAX_COUNTED;
+use super::uses::MAX_NOTED;
+use super::*;
+use crate::secret::{KeyId, Mac};
+
+const SHARDS: usize = 16;
+
+fn record() -> Record {
+    Record::new(&token(&[]), Mac { key_id: KeyId::from_bytes([0; 8]), tag: [0; 32] })
+}
+
+fn id(number: u32, shard: u8) -> TokenId {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    id[15] = shard;
+    TokenId::from_bytes(id)
+}
+
+#[test]
+fn every_use_is_counted_once_while_records_are_flushed_evicted_and_read_again() {
+    const THREADS: u64 = 4;
+    const USES: u64 = 50_000;
+    let (usage, now) = (Usage::default(), token(&[]).create_time);
+    let cached: [Mutex<Record>; 3] = std::array::from_fn(|_| Mutex::new(record()));
+    let ended = AtomicBool::new(false);
+    let mut counted: HashMap<(TokenId, Verdict), u64> = HashMap::new();
+    let mut add = || {
+        for count in usage.take() {
+            *counted.entry((count.id, count.verdict)).or_default() += count.verifications;
+        }
+    };
+    thread::scope(|scope| {
+        let users: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    for number in 0..USES {
+                        let which = u8::try_from(number % 3).unwrap();
+                        let entry = &cached[usize::from(which)];
+                        let found = entry.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        usage.count(id(0, which), &found, Verdict::Valid, now);
+                        if number % 7 == 0 {
+                            usage.note(id(0, which), &found, now);
+                        }
+                        if number % 5 == 0 {
+                            usage.count(id(0, which), &found, Verdict::Revoked, now);
+                        }
+                    }
+                })
+            })
+            .collect();
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                for entry in &cached {
+                    *entry.lock().unwrap_or_else(PoisonError::into_inner) = record();
+                }
+            }
+        });
+        while users.iter().any(|user| !user.is_finished()) {
+            add();
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    add();
+    let total =
+        |verdict| counted.iter().filter(|((_, of), _)| *of == verdict).map(|(_, count)| count).sum::<u64>();
+    assert_eq!(total(Verdict::Valid), THREADS * USES);
+    assert_eq!(total(Verdict::Revoked), THREADS * USES / 5);
+    assert_eq!(usage.take_lost(), 0);
+}
+
+#[test]
+fn the_number_of_noted_tokens_is_bounded_and_what_is_lost_is_counted() {
+    let (usage, now) = (Usage::default(), token(&[]).create_time);
+    let each = u32::try_from(MAX_NOTED / SHARDS).unwrap();
+    (0..each).for_each(|number| usage.count(id(number, 0), &record(), Verdict::Valid, now));
+    let late = record();
+    usage.count(id(each, 0), &late, Verdict::Valid, now);
+    assert_eq!(usage.noted(), u64::from(each));
+    assert_eq!(usage.take_lost(), 1);
+    assert_eq!(usage.take().len(), MAX_NOTED / SHARDS);
+    usage.count(id(each, 0), &late, Verdict::Valid, now);
+    assert_eq!(usage.take()[0].verifications, 1);
+
+    let each = u32::try_from(MAX_COUNTED / SHARDS).unwrap();
+    (0..=each).for_each(|number| usage.count(id(number, 0), &late, Verdict::Expired, now));
+    assert_eq!(usage.take_lost(), 1);
+    usage.count(id(0, 0), &late, Verdict::Expired, now);
+    assert_eq!(usage.take().iter().map(|count| count.verifications).sum::<u64>(), u64::from(each) + 1);
+}
