@@ -8,7 +8,7 @@ use super::{ActionError, Actions};
 use crate::domain::root::{LastRoot, is_root};
 use crate::domain::{Caller, Permission, ReservedScope, RevokeReason, Token, TokenState};
 use crate::secret::TokenId;
-use crate::store::{Member, OnChange, Store, USER_DEADLINE};
+use crate::store::{Member, OnChange, Store, Transaction, USER_DEADLINE};
 
 /// Which tokens a revocation covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Actions {
         request: &RevokeToken,
         on_change: OnChange<'_>,
     ) -> Result<Revoked, ActionError> {
-        let RevokeToken { id, right, extent, ref reason, last_root } = *request;
+        let RevokeToken { id, right, extent, last_root, .. } = *request;
         if right == Right::Permission {
             caller.require(Permission::WriteOwn)?;
         }
@@ -94,43 +94,24 @@ impl Actions {
             drop(store);
             store = self.admission.writes(caller).await?;
         }
+        let request = RevokeToken { extent, last_root, ..request.clone() };
         let token = store
             .retrying(async || {
                 let mut transaction = store.begin().await?;
-                let locked = transaction.lock_caller(caller, Some(id)).await?;
-                let locked_target = transaction.lock_target(id).await?;
-                let mut now = locked_target.lock_time;
-                let mut caller = locked.judge_at(now)?;
-                let target = allow(&caller, right, locked_target.token.as_ref())?;
-                let successors = match extent {
-                    RevocationExtent::Family => transaction.lock_successors(&locked_target).await?,
-                    RevocationExtent::OnlyThis => Vec::new(),
-                };
-                let ends_root = is_root(target)
-                    || successors.iter().any(|member| member.token.as_ref().is_none_or(is_root));
-                let last = transaction.lock_roots(ends_root, last_root).await?;
-                if !successors.is_empty() || last {
-                    // The transaction may have waited for these locks, too.
-                    (caller, now) = locked.judge(&mut transaction).await?;
-                }
-                for member in &successors {
-                    allow_member(&caller, right, member)?;
-                }
-                let own = Some(id).filter(|_| target.revoke_time.is_none());
-                let members = successors.iter().filter(|member| !member.is_revoked).map(|member| member.id);
-                let ids: Vec<TokenId> = own.into_iter().chain(members).collect();
+                let locked = lock_and_judge(&mut transaction, caller, &request).await?;
+                let LockedForRevocation { caller, target, ids, keeps_root, now } = locked;
                 if ids.is_empty() {
                     transaction.commit().await?;
-                    return Ok(target.clone());
+                    return Ok(target);
                 }
-                if last {
+                if keeps_root {
                     transaction.require_another_root(&ids, None, now).await?;
                 }
                 on_change(&ids);
                 let by = &caller.principal;
-                let revoked = transaction.revoke_tokens(&ids, id, reason, by, now).await?;
+                let revoked = transaction.revoke_tokens(&ids, id, &request.reason, by, now).await?;
                 transaction.commit().await?;
-                Ok(revoked.unwrap_or_else(|| target.clone()))
+                Ok(revoked.unwrap_or(target))
             })
             .await?;
         // In a separate statement, so later than the commit that has returned.
@@ -181,6 +162,51 @@ impl Actions {
             .await?;
         Ok(RevokedUser { count, effective_time: store.effective_time().await? })
     }
+}
+
+/// What a revocation has locked, as it is under its locks.
+struct LockedForRevocation {
+    /// The caller, judged after the last lock.
+    caller: Caller,
+    target: Token,
+    /// The tokens that are not revoked yet.
+    ids: Vec<TokenId>,
+    /// Whether another root token has to remain.
+    keeps_root: bool,
+    /// The time after the last lock.
+    now: OffsetDateTime,
+}
+
+/// Locks the caller, the token and the successors that the request covers, and checks that the caller may revoke them.
+async fn lock_and_judge(
+    transaction: &mut Transaction,
+    caller: &Caller,
+    request: &RevokeToken,
+) -> Result<LockedForRevocation, ActionError> {
+    let RevokeToken { id, right, extent, last_root, .. } = *request;
+    let locked = transaction.lock_caller(caller, Some(id)).await?;
+    let locked_target = transaction.lock_target(id).await?;
+    let mut now = locked_target.lock_time;
+    let mut caller = locked.judge_at(now)?;
+    let target = allow(&caller, right, locked_target.token.as_ref())?;
+    let successors = match extent {
+        RevocationExtent::Family => transaction.lock_successors(&locked_target).await?,
+        RevocationExtent::OnlyThis => Vec::new(),
+    };
+    let ends_root =
+        is_root(target) || successors.iter().any(|member| member.token.as_ref().is_none_or(is_root));
+    let keeps_root = transaction.lock_roots(ends_root, last_root).await?;
+    if !successors.is_empty() || keeps_root {
+        // The transaction may have waited for these locks, too.
+        (caller, now) = locked.judge(transaction).await?;
+    }
+    for member in &successors {
+        allow_member(&caller, right, member)?;
+    }
+    let own = Some(id).filter(|_| target.revoke_time.is_none());
+    let members = successors.iter().filter(|member| !member.is_revoked).map(|member| member.id);
+    let ids = own.into_iter().chain(members).collect();
+    Ok(LockedForRevocation { caller, target: target.clone(), ids, keeps_root, now })
 }
 
 /// Returns the token if the caller may revoke it.

@@ -12,7 +12,7 @@ use crate::domain::event::EventKind;
 use crate::domain::root::{LastRoot, is_root};
 use crate::domain::{Caller, Expiration, Permission, Token, TokenState};
 use crate::secret::{RequestId, TokenId};
-use crate::store::{NewToken, PolicyContext, Stored};
+use crate::store::{NewRequest, NewToken, PolicyContext, Stored, Transaction};
 
 pub(super) const RPC: &str = "RotateToken";
 
@@ -64,39 +64,10 @@ impl Actions {
         let keyring = self.keyring.get();
         let minted = self.minted(&keyring, repeatable.as_ref()).await?;
         let note = repeatable.as_ref().and_then(|request| request.note(&keyring, &minted));
-        let owner = old.owner();
         let store = self.admission.writes(caller).await?;
         let stored = store
             .retrying(async || {
-                let mut transaction = store.begin().await?;
-                let policy = transaction.hold_policy(owner.organization_id).await?;
-                transaction.lock_owner(&policy, owner).await?;
-                let locked = transaction.lock_caller(caller, Some(old.id)).await?;
-                let known = transaction.claim_request(note.as_ref()).await?;
-                let token = if known.is_none() { transaction.lock_token(old.id).await? } else { None };
-                let ends_root = token.as_ref().is_some_and(is_root);
-                let last = transaction.lock_roots(ends_root, request.last_root).await?;
-                let (caller, now) = locked.judge(&mut transaction).await?;
-                if let Some(known) = known {
-                    transaction.commit().await?;
-                    return Ok(Stored::Known(caller, Box::new(known)));
-                }
-                // As it is under its lock: it may have changed since it was read.
-                let old = rotatable(&caller, token.as_ref())?;
-                let successor = transaction.successor_id(old.id).await?;
-                let context = transaction.policy_context((policy, now), owner, Some(old.id)).await?;
-                let (ending, new) = rotated(&caller, (old, successor), &context, &request, minted.id)?;
-                require_enabled(&mut transaction, owner).await?;
-                if last {
-                    transaction.require_another_root(&[old.id], Some(&new), now).await?;
-                }
-                transaction.supersede(&ending, &new).await?;
-                let (new, by) = (minted.store_as(new), &caller.principal);
-                transaction.insert_token(&new).await?;
-                transaction.append_event(EventKind::Rotated, (Some(old), &ending), by, now).await?;
-                transaction.append_event(EventKind::Created, (None, &new.token), by, now).await?;
-                transaction.commit().await?;
-                Ok(Stored::New(new.token))
+                replace(store.begin().await?, caller, &request, (old, &minted), note.as_ref()).await
             })
             .await?;
         match (stored, &repeatable) {
@@ -124,6 +95,45 @@ impl RotateToken {
             body,
         })
     }
+}
+
+/// Stores the new token in place of the old one, or returns what an earlier request with the same id did.
+async fn replace(
+    mut transaction: Transaction,
+    caller: &Caller,
+    request: &RotateToken,
+    (old, minted): (&Token, &Minted),
+    note: Option<&NewRequest>,
+) -> Result<Stored<Token>, ActionError> {
+    let owner = old.owner();
+    let policy = transaction.hold_policy(owner.organization_id).await?;
+    transaction.lock_owner(&policy, owner).await?;
+    let locked = transaction.lock_caller(caller, Some(old.id)).await?;
+    let known = transaction.claim_request(note).await?;
+    let token = if known.is_none() { transaction.lock_token(old.id).await? } else { None };
+    let ends_root = token.as_ref().is_some_and(is_root);
+    let last = transaction.lock_roots(ends_root, request.last_root).await?;
+    let (caller, now) = locked.judge(&mut transaction).await?;
+    if let Some(known) = known {
+        transaction.commit().await?;
+        return Ok(Stored::Known(caller, Box::new(known)));
+    }
+    // As it is under its lock: it may have changed since it was read.
+    let old = rotatable(&caller, token.as_ref())?;
+    let successor = transaction.successor_id(old.id).await?;
+    let context = transaction.policy_context((policy, now), owner, Some(old.id)).await?;
+    let (ending, new) = rotated(&caller, (old, successor), &context, request, minted.id)?;
+    require_enabled(&mut transaction, owner).await?;
+    if last {
+        transaction.require_another_root(&[old.id], Some(&new), now).await?;
+    }
+    transaction.supersede(&ending, &new).await?;
+    let (new, by) = (minted.store_as(new), &caller.principal);
+    transaction.insert_token(&new).await?;
+    transaction.append_event(EventKind::Rotated, (Some(old), &ending), by, now).await?;
+    transaction.append_event(EventKind::Created, (None, &new.token), by, now).await?;
+    transaction.commit().await?;
+    Ok(Stored::New(new.token))
 }
 
 /// Returns the token that the caller may rotate: its own, or one that it may change.
