@@ -1,6 +1,7 @@
 //! From flags, environment and file to the typed settings of one command. Commands call `resolve` once,
 //! before anything else. Unsafe or meaningless combinations are refused here and nowhere later.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::ConfigError;
@@ -17,10 +18,12 @@ use super::settings::{
     Migration, ServeSettings, Storage,
 };
 use super::tls::{certificates, tls_files};
+use crate::domain::CertificateMappings;
 use crate::jobs::retention::Retention;
 use crate::secret::Prefix;
 use crate::server::{Limits, Timeouts};
 use crate::telemetry::Sampling;
+use crate::transport::tls::TlsFiles;
 use crate::verify::Bounds;
 
 /// How often retention looks for what has to be warned of or deleted.
@@ -34,33 +37,9 @@ impl ServeFlags {
     pub fn resolve(self, environment: &Environment) -> Result<(ServeSettings, Storage), ConfigError> {
         let mut sources = Sources::open(self.settings, environment)?;
         let log = sources.log()?;
-        let listen = sources.listen()?;
-        // A permission may stand in an environment that several processes share; a flag is for this one.
-        let plaintext_flag = sources.flags.insecure_plaintext.is_some();
-        let plaintext = sources.insecure_plaintext()?;
-        let tls = tls_files(&mut sources)?;
-        ConfigError::demand(
-            "--insecure-plaintext",
-            !plaintext_flag || tls.is_none(),
-            "with --tls-certificate",
-        )?;
-        let certificates = certificates(&mut sources, tls.as_ref())?;
-        let http_listen = sources.http_listen()?;
-        for address in [Some(listen), http_listen].into_iter().flatten() {
-            if tls.is_none() && !address.ip().to_canonical().is_loopback() && !plaintext {
-                return Err(ConfigError::PlaintextExposed(address));
-            }
-        }
-        let no_migrate = sources.no_migrate()?;
+        let Listening { listen, http_listen, tls, certificates, plaintext } = listening(&mut sources)?;
         let (otlp_endpoint, sampling) = tracing(&mut sources)?;
-        let fsync_flag = sources.flags.allow_fsync_off.is_some();
-        let storage = sources.storage()?;
-        if matches!(storage, Storage::Private { .. }) {
-            if no_migrate {
-                return Err(ConfigError::NoMigrateWithoutDatabase);
-            }
-            ConfigError::demand("--allow-fsync-off", !fsync_flag, "without a database URL")?;
-        }
+        let (storage, migration) = storage(&mut sources)?;
         let console = console(&mut sources, &storage, (tls.is_some(), plaintext))?;
         let settings = ServeSettings {
             integrations: integrations(&mut sources, http_listen, console.listen)?,
@@ -72,19 +51,9 @@ impl ServeFlags {
             tls,
             certificates,
             config_file: sources.file_path(),
-            limits: Limits {
-                connections: sources.max_connections()?.get().into(),
-                streams: sources.max_streams()?.get().into(),
-                calls: sources.max_calls()?.get().into(),
-                response_memory_bytes: sources
-                    .response_memory_bytes()?
-                    .get()
-                    .try_into()
-                    .unwrap_or(usize::MAX),
-                timeouts: timeouts(&mut sources)?,
-            },
+            limits: limits(&mut sources)?,
             database_connections: sources.database_connections()?.get().into(),
-            migration: if no_migrate { Migration::ByOperator } else { Migration::AtStart },
+            migration,
             prefix: sources.prefix()?,
             cost: sources.cost()?,
             hash_permits: sources.hash_permits()?.map_or_else(processor_cores, |number| number.get().into()),
@@ -184,6 +153,60 @@ impl PrefixFlags {
     pub fn resolve(self, environment: &Environment) -> Result<Prefix, ConfigError> {
         Sources::open(self.settings, environment)?.prefix()
     }
+}
+
+/// Where to listen, and whether with TLS.
+struct Listening {
+    listen: SocketAddr,
+    http_listen: Option<SocketAddr>,
+    tls: Option<TlsFiles>,
+    certificates: CertificateMappings,
+    /// Whether plaintext beyond this machine is allowed.
+    plaintext: bool,
+}
+
+/// Resolves the listeners of gRPC and HTTP. Without TLS they have to be on loopback, unless plaintext is allowed.
+fn listening(sources: &mut Sources<'_>) -> Result<Listening, ConfigError> {
+    let listen = sources.listen()?;
+    // A permission may stand in an environment that several processes share; a flag is for this one.
+    let plaintext_flag = sources.flags.insecure_plaintext.is_some();
+    let plaintext = sources.insecure_plaintext()?;
+    let tls = tls_files(sources)?;
+    ConfigError::demand("--insecure-plaintext", !plaintext_flag || tls.is_none(), "with --tls-certificate")?;
+    let certificates = certificates(sources, tls.as_ref())?;
+    let http_listen = sources.http_listen()?;
+    for address in [Some(listen), http_listen].into_iter().flatten() {
+        if tls.is_none() && !address.ip().to_canonical().is_loopback() && !plaintext {
+            return Err(ConfigError::PlaintextExposed(address));
+        }
+    }
+    Ok(Listening { listen, http_listen, tls, certificates, plaintext })
+}
+
+/// Resolves where tokens are stored, and who migrates the schema. A private Postgres has no operator, and no fsync
+/// that is off.
+fn storage(sources: &mut Sources<'_>) -> Result<(Storage, Migration), ConfigError> {
+    let no_migrate = sources.no_migrate()?;
+    let fsync_flag = sources.flags.allow_fsync_off.is_some();
+    let storage = sources.storage()?;
+    if matches!(storage, Storage::Private { .. }) {
+        if no_migrate {
+            return Err(ConfigError::NoMigrateWithoutDatabase);
+        }
+        ConfigError::demand("--allow-fsync-off", !fsync_flag, "without a database URL")?;
+    }
+    Ok((storage, if no_migrate { Migration::ByOperator } else { Migration::AtStart }))
+}
+
+/// Resolves the limits of the replica.
+fn limits(sources: &mut Sources<'_>) -> Result<Limits, ConfigError> {
+    Ok(Limits {
+        connections: sources.max_connections()?.get().into(),
+        streams: sources.max_streams()?.get().into(),
+        calls: sources.max_calls()?.get().into(),
+        response_memory_bytes: sources.response_memory_bytes()?.get().try_into().unwrap_or(usize::MAX),
+        timeouts: timeouts(sources)?,
+    })
 }
 
 /// Resolves the maximum age of connections; the other timeouts are fixed.
