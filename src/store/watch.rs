@@ -76,8 +76,8 @@ impl Connection {
         deadline: Duration,
     ) -> Result<WatchPage, StoreError> {
         within(deadline, async {
-            let found = token_query!(
-                query,
+            let rows = token_query!(
+                query_as ChangeRow,
                 r#"SELECT always.snapshot AS "snapshot!", always.now AS "now!: Time", always.epoch AS "epoch?",
                        always.purged AS "purged!", c.sequence AS "sequence?", c.token_id AS "token_id?",
                        c.organization_id AS change_organization, c.change_time AS "change_time?: Time",
@@ -117,51 +117,57 @@ impl Connection {
             )
             .fetch_all(self.0.single())
             .await?;
-            let first = found.first().ok_or(sqlx::Error::RowNotFound)?;
-            let full = i64::try_from(found.len()).is_ok_and(|rows| rows == CHANGES_PER_PAGE);
-            let mut page = WatchPage {
-                snapshot: Snapshot::from_database(first.snapshot.clone()),
-                database_time: first.now.clock()?,
-                epoch: first.epoch.clone().map(Epoch::parse),
-                purged: first.purged,
-                changes: Vec::new(),
-                next: found.last().and_then(|row| row.sequence).filter(|_| full),
-            };
-            for row in found {
-                let Some(token_id) = row.token_id else { continue };
-                let token = row.token.map(rows::token);
-                let change_time = row.change_time.and_then(Time::moment).unwrap_or(page.database_time);
-                page.changes.push(change(
-                    token_id,
-                    row.change_organization,
-                    row.kind.as_deref(),
-                    change_time,
-                    token,
-                ));
-            }
-            Ok(page)
+            page(rows)
         })
         .await
     }
 }
 
+/// A change, or only the state of the database, where there is no change.
+struct ChangeRow {
+    snapshot: String,
+    now: Time,
+    epoch: Option<String>,
+    purged: bool,
+    sequence: Option<i64>,
+    token_id: Option<Uuid>,
+    change_organization: Option<String>,
+    change_time: Option<Time>,
+    kind: Option<String>,
+    token: Option<TokenRow>,
+}
+
+fn page(rows: Vec<ChangeRow>) -> Result<WatchPage, StoreError> {
+    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == CHANGES_PER_PAGE);
+    let mut page = WatchPage {
+        snapshot: Snapshot::from_database(first.snapshot.clone()),
+        database_time: first.now.clock()?,
+        epoch: first.epoch.clone().map(Epoch::parse),
+        purged: first.purged,
+        changes: Vec::new(),
+        next: rows.last().and_then(|row| row.sequence).filter(|_| full),
+    };
+    page.changes.extend(rows.into_iter().filter_map(|row| change(row, page.database_time)));
+    Ok(page)
+}
+
 /// Makes a change from what is known. A token that cannot be read is reported by its id alone: a
 /// watcher that caches it must learn that it has changed.
-fn change(
-    id: Uuid,
-    organization: Option<String>,
-    kind: Option<&str>,
-    change_time: OffsetDateTime,
-    token: Option<Result<Token, &'static str>>,
-) -> Change {
-    let kind = match token {
+fn change(row: ChangeRow, database_time: OffsetDateTime) -> Option<Change> {
+    let id = row.token_id?;
+    let kind = match &row.token {
         None => ChangeKind::Deleted,
-        Some(_) => kind.and_then(EventKind::from_word).map_or(ChangeKind::Other, ChangeKind::Event),
+        Some(_) => {
+            row.kind.as_deref().and_then(EventKind::from_word).map_or(ChangeKind::Other, ChangeKind::Event)
+        }
     };
-    let organization_id = organization.and_then(|text| {
+    let organization_id = row.change_organization.and_then(|text| {
         let parsed = OrganizationId::parse(&text).map_err(|_| "organization_id");
         parsed.map_err(|column| unreadable("token_changes", Some(rows::token_id(id)), column)).ok()
     });
+    let token = row.token.map(rows::token);
     let token = token.and_then(|token| token.map_err(|column| unreadable_token(id, column)).ok());
-    Change { id: rows::token_id(id), organization_id, kind, change_time, token }
+    let change_time = row.change_time.and_then(Time::moment).unwrap_or(database_time);
+    Some(Change { id: rows::token_id(id), organization_id, kind, change_time, token })
 }
