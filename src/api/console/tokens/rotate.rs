@@ -148,17 +148,7 @@ pub(super) async fn rotate(
     let rotated = actions.rotate_token(visit.caller(), request).await;
     drop(forgetting);
     match rotated {
-        Ok(_) => {
-            let path = format!("/tokens/created/{nonce}");
-            if *seconds > 0 {
-                return Ok(go_to(&path));
-            }
-            // It is rotated: the secret is shown even if the time cannot be.
-            Ok(go_to(&match actions.effective_time(visit.caller()).await {
-                Ok(effective) => notice::address(&visit, &path, Act::Rotated, &nonce.to_string(), effective),
-                Err(_) => path,
-            }))
-        }
+        Ok(_) => Ok(go_to(&result(console, &visit, &nonce, *seconds).await)),
         Err(error) if is_shown_in_form(&error) => {
             let Explanation { status, text, .. } = of_action(&error);
             let exists = matches!(error, ActionError::RequestIdReused | ActionError::Unrepeatable(_));
@@ -169,6 +159,19 @@ pub(super) async fn rotate(
             Err(Failure::shown(error, page))
         }
         Err(error) => Err(failed(console, page_request, error)),
+    }
+}
+
+/// Returns the address of the new secret. If the old one ends at once, it has a notice of when that holds.
+async fn result(console: &Console, visit: &Visit, nonce: &FormNonce, seconds: i64) -> String {
+    let path = format!("/tokens/created/{nonce}");
+    if seconds > 0 {
+        return path;
+    }
+    // It is rotated: the secret is shown even if the time cannot be.
+    match console.integrations.context.actions.effective_time(visit.caller()).await {
+        Ok(effective) => notice::address(visit, &path, Act::Rotated, &nonce.to_string(), effective),
+        Err(_) => path,
     }
 }
 
