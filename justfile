@@ -17,7 +17,7 @@ test *arguments:
 ci:
     .ci/run
 
-# format, lints, the order of modules, links: what takes seconds once it is built
+# format, lints, the order and length of modules, links: what takes seconds once it is built
 check:
     cargo fmt --all --check
     cargo clippy --locked --workspace --all-targets -- -D warnings
