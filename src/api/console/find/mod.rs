@@ -2,9 +2,9 @@
 //! although they change nothing, so that typed secrets never appear in a URL. Their paths are served by the listener.
 
 mod candidates;
-mod ours;
+mod explain;
 mod pages;
-mod why;
+mod secret_scan;
 
 use std::sync::Arc;
 
@@ -16,6 +16,6 @@ use crate::api::console::interface::{Console, page};
 /// Returns the paths of both.
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
-        .route("/find", get(page!(ours::ask)).post(page!(ours::find)))
-        .route("/why", get(page!(why::ask)).post(page!(why::judge)))
+        .route("/find", get(page!(secret_scan::ask)).post(page!(secret_scan::find)))
+        .route("/why", get(page!(explain::ask)).post(page!(explain::judge)))
 }

@@ -10,8 +10,8 @@ use crate::domain::{Token, TokenState};
 
 /// Takes a text, and says what was found in the one before.
 #[derive(Template)]
-#[template(path = "find/ours.html")]
-pub(super) struct Ours {
+#[template(path = "find/secret_scan.html")]
+pub(super) struct SecretScan {
     pub(super) frame: Frame,
     pub(super) prefix: String,
     pub(super) organizations: bool,
@@ -61,8 +61,8 @@ impl Owner {
 
 /// Takes a token and how it is used, and says why it is accepted or not.
 #[derive(Template)]
-#[template(path = "find/why.html")]
-pub(super) struct Why {
+#[template(path = "find/explain.html")]
+pub(super) struct Explain {
     pub(super) frame: Frame,
     /// The id that was typed; never a secret.
     pub(super) token: String,

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::candidates::{Candidate, candidates};
-use super::pages::{FoundView, Ours, Owner};
+use super::pages::{FoundView, Owner, SecretScan};
 use crate::api::console::commands::Call;
 use crate::api::console::failure::Failure;
 use crate::api::console::interface::{Console, PageRequest};
@@ -35,8 +35,8 @@ pub(super) async fn find(console: &Console, page_request: &PageRequest) -> Resul
     console.page(&visit, StatusCode::OK, &page(console, &visit, Some(found), left_out))
 }
 
-fn page(console: &Console, visit: &Visit, found: Option<Vec<FoundView>>, left_out: usize) -> Ours {
-    Ours {
+fn page(console: &Console, visit: &Visit, found: Option<Vec<FoundView>>, left_out: usize) -> SecretScan {
+    SecretScan {
         frame: visit.frame(),
         prefix: console.prefix.as_str().to_owned(),
         organizations: visit.caller().reach() == Reach::Any,
@@ -60,7 +60,7 @@ async fn look_up(console: &Console, visit: &Visit, candidate: &Candidate) -> Res
             match context.engine.prove(text, visit.share()).await {
                 Ok(proven) => ("Secret", proven == Some(id)),
                 Err(ProveError::Format(_)) => ("Secret", false),
-                Err(ProveError::Unknown(error)) => return Err(error.into()),
+                Err(ProveError::Undetermined(error)) => return Err(error.into()),
             }
         }
         Candidate::Secret(..) => ("Secret", false),

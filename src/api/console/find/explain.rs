@@ -4,7 +4,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::pages::{Owner, RuleView, VerdictView, Why};
+use super::pages::{Explain, Owner, RuleView, VerdictView};
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::Failure;
 use crate::api::console::form::{Fields, Problems};
@@ -35,8 +35,8 @@ pub(super) async fn ask(console: &Console, page_request: &PageRequest) -> Result
 }
 
 /// Returns the form with what was typed, but for a secret.
-fn page(visit: &Visit, fields: &Fields<'_>, problems: Problems) -> Why {
-    Why {
+fn page(visit: &Visit, fields: &Fields<'_>, problems: Problems) -> Explain {
+    Explain {
         frame: visit.frame(),
         token: TokenId::parse(fields.get("token").trim()).map(|id| id.to_string()).unwrap_or_default(),
         scopes: fields.typed("scopes"),
