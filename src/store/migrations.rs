@@ -11,7 +11,7 @@ use super::migrate_error::MigrateError;
 use super::plan::{TableLock, locks};
 use super::pooling::{Session, Single};
 use super::route::{Pooling, Route};
-use super::{DEADLINE, StoreError, fitness};
+use super::{STORE_DEADLINE, StoreError, fitness};
 use crate::secret::Prefix;
 
 /// The oldest supported Postgres, as its `server_version_num`.
@@ -70,7 +70,9 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
 /// Fails a step that is no migration after the deadline of a statement: a network that has lost a
 /// connection reports nothing, and a new connection may work.
 async fn in_time<T>(step: impl Future<Output = Result<T, MigrateError>>) -> Result<T, MigrateError> {
-    tokio::time::timeout(DEADLINE, Box::pin(step)).await.unwrap_or(Err(StoreError::DeadlineExceeded.into()))
+    tokio::time::timeout(STORE_DEADLINE, Box::pin(step))
+        .await
+        .unwrap_or(Err(StoreError::DeadlineExceeded.into()))
 }
 
 /// A migration that a database lacks.

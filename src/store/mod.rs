@@ -90,7 +90,7 @@ pub use user_listing::UserPage;
 pub use watch::{Change, ChangeKind, WatchPage};
 
 /// The deadline of one call into the store.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub const STORE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The deadline of revoking, disabling or enabling all tokens of a user, up to a hundred thousand.
 pub const USER_DEADLINE: Duration = Duration::from_mins(1);
@@ -108,7 +108,7 @@ async fn prepare(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
                  THEN set_config('synchronous_commit', 'on', false) END AS commits,
              set_config('tokend.server', (SELECT system_identifier FROM pg_control_system()) || '/'
                  || (SELECT oid FROM pg_database WHERE datname = current_database()), false) AS server",
-        DEADLINE.as_millis().to_string()
+        STORE_DEADLINE.as_millis().to_string()
     )
     .fetch_one(connection)
     .await?;
@@ -125,7 +125,7 @@ pub enum StoreError {
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
     /// Postgres did not respond in time.
-    #[error("the database did not answer within {} seconds", DEADLINE.as_secs())]
+    #[error("the database did not answer within {} seconds", STORE_DEADLINE.as_secs())]
     DeadlineExceeded,
     /// A server responded that is not the one whose changes are followed, or is in another epoch.
     #[error("the database server has changed")]
@@ -341,7 +341,7 @@ impl Store {
 
     /// Runs one statement or transaction under the deadline.
     async fn within<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let outcome = tokio::time::timeout(deadline::at_most(DEADLINE), work).await;
+        let outcome = tokio::time::timeout(deadline::at_most(STORE_DEADLINE), work).await;
         outcome.unwrap_or(Err(StoreError::DeadlineExceeded))
     }
 
@@ -350,6 +350,6 @@ impl Store {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        self.retrying_within(DEADLINE, StoreError::is_conflict, attempt).await
+        self.retrying_within(STORE_DEADLINE, StoreError::is_conflict, attempt).await
     }
 }

@@ -17,7 +17,7 @@ use tokio_stream::StreamExt as _;
 
 use super::clock::Clock;
 use super::route::{Pooling, Route};
-use super::{DEADLINE, StoreError};
+use super::{STORE_DEADLINE, StoreError};
 use crate::telemetry::notices;
 
 /// A transaction; rolled back unless it is committed.
@@ -157,7 +157,7 @@ impl Single<'_> {
     where
         E: 'q + Execute<'q, Postgres>,
     {
-        let opening = opening(Pooling::Transaction, DEADLINE);
+        let opening = opening(Pooling::Transaction, STORE_DEADLINE);
         let mut transaction = match self {
             Self::OfPool(pool) | Self::OfSharedPool(pool) => pool.begin_with(opening).await?,
             Self::Of(connection) | Self::OfShared(connection) => connection.begin_with(opening).await?,

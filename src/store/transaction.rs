@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::pooling::Transaction;
-use super::{CONFLICT_ATTEMPTS, DEADLINE, Store, StoreError};
+use super::{CONFLICT_ATTEMPTS, STORE_DEADLINE, Store, StoreError};
 use crate::domain::CredentialError;
 use crate::domain::root::LastRootError;
 use crate::runtime::deadline;
@@ -48,12 +48,12 @@ impl Transaction {
 }
 
 impl Store {
-    /// Begins a transaction whose statements last as long as [`DEADLINE`] at most.
+    /// Begins a transaction whose statements last as long as [`STORE_DEADLINE`] at most.
     ///
     /// # Errors
     /// [`StoreError`]: no connection.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
-        self.begin_within(DEADLINE).await
+        self.begin_within(STORE_DEADLINE).await
     }
 
     /// Begins a transaction with another deadline for its statements.

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use super::ActionError;
 use crate::admission::fair_limiter::{ClientKey, Refused};
 use crate::admission::fair_queue::{FairQueue, Permit};
-use crate::store::{DEADLINE, Purpose, Store};
+use crate::store::{Purpose, STORE_DEADLINE, Store};
 
 /// The limiters of the connections, one for each purpose.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Admitted {
     where
         F: Future<Output = Result<T, ActionError>>,
     {
-        self.store.retrying_within(DEADLINE, ActionError::is_conflict, attempt).await
+        self.store.retrying_within(STORE_DEADLINE, ActionError::is_conflict, attempt).await
     }
 }
 

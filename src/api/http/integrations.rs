@@ -23,7 +23,7 @@ use crate::telemetry;
 use crate::verify::{Consistency, Credential, Criteria, Verification};
 
 /// The deadline of a call that has none of its own.
-const DEADLINE: Duration = Duration::from_secs(10);
+const INTEGRATION_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What all integrations share.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ impl Integrations {
         // On the heap: it is large, and would be moved through every layer above.
         let work = Box::pin(audit_context::within(provenance, work));
         let work = async {
-            let work = tokio::time::timeout(DEADLINE, panics::caught(work));
+            let work = tokio::time::timeout(INTEGRATION_DEADLINE, panics::caught(work));
             let outcome = match work.await {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(panicked)) => Err(panicked.into()),
