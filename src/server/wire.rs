@@ -17,8 +17,8 @@ use crate::api::console::Site;
 use crate::api::context::Context;
 use crate::api::drain::{DrainSignal, DrainTrigger};
 use crate::api::grpc::{
-    ConcurrencyLimit, Direct, ExtAuthz, GrpcWeb, LoginApi, MAX_CHECK_BYTES, Methods, Reflected, Reflection,
-    ReservedBody, TokenApi, envoy,
+    CallDispatcher, ConcurrencyLimit, ExtAuthz, GrpcWeb, LoginApi, MAX_CHECK_BYTES, Methods, Reflected,
+    Reflection, ReservedBody, TokenApi, envoy,
 };
 use crate::api::health::{self, Health};
 use crate::api::http::integrations::Integrations;
@@ -49,7 +49,7 @@ pub(super) struct Wired {
     pub(super) running: Running,
     pub(super) draining: DrainSignal,
     /// Answers the calls of the gRPC port.
-    pub(super) calls: Direct,
+    pub(super) calls: CallDispatcher,
     pub(super) integrations: Arc<Integrations>,
     pub(super) requests: RequestLimiter,
 }
@@ -194,7 +194,7 @@ fn services(
     (api, sessions): (&Arc<TokenApi>, &Arc<Sessions>),
     health: &Health,
     requests: RequestLimiter,
-) -> Result<Direct, ServeError> {
+) -> Result<CallDispatcher, ServeError> {
     let mut contracts = vec![
         (proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
         (health::proto::FILE_DESCRIPTOR_SET, MAX_REQUEST_BYTES),
@@ -229,5 +229,5 @@ fn services(
     if config.integrations.ext_authz {
         routes = routes.add_service(ExtAuthz::server(Arc::clone(integrations)));
     }
-    Ok(Direct::new(Arc::clone(api), routes.prepare(), methods, requests, !web.is_empty()))
+    Ok(CallDispatcher::new(Arc::clone(api), routes.prepare(), methods, requests, !web.is_empty()))
 }

@@ -29,7 +29,7 @@ mod web;
 
 pub use concurrency_limit::ConcurrencyLimit;
 pub use ext_authz::{CHECK, ExtAuthz, MAX_CHECK_BYTES, proto as envoy};
-pub use fast_path::{Direct, Methods};
+pub use fast_path::{CallDispatcher, Methods};
 pub use login::LoginApi;
 pub use reflection::{Reflected, Reflection};
 /// Only for the bench of the leaf functions.

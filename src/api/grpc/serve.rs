@@ -1,5 +1,5 @@
 //! gRPC connections from the first frame to the last: HTTP/2 by hyper, and HTTP/1 for browsers
-//! where allowed. Called by the server. `Direct` decides what each call is answered.
+//! where allowed. Called by the server. `CallDispatcher` decides what each call is answered.
 
 use std::error::Error;
 use std::future::pending;
@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 use tonic::codegen::http::Request;
 
-use super::fast_path::Direct;
+use super::fast_path::CallDispatcher;
 use crate::api::drain::{DrainSignal, DrainTrigger};
 use crate::api::limits::MAX_HEADER_BYTES;
 use crate::auth::peer::Peer;
@@ -51,15 +51,15 @@ pub struct ConnectionLimits {
 /// open calls to end.
 pub async fn serve(
     mut incoming: Incoming,
-    direct: Direct,
-    transport: ConnectionLimits,
+    dispatcher: CallDispatcher,
+    limits: ConnectionLimits,
     shutdown: impl Future<Output = ()>,
 ) {
     let (trigger, drain) = DrainTrigger::new();
     let open = TaskTracker::new();
     let accept = async {
         while let Some(connection) = incoming.next().await {
-            open.spawn(transport.serve(connection, &direct, drain.clone()));
+            open.spawn(limits.serve(connection, &dispatcher, drain.clone()));
         }
     };
     tokio::select! {
@@ -78,14 +78,14 @@ impl ConnectionLimits {
     fn serve(
         self,
         connection: Connection,
-        direct: &Direct,
+        dispatcher: &CallDispatcher,
         draining: DrainSignal,
     ) -> impl Future<Output = ()> + Send + 'static {
         let (peer, activity, due) = (Peer::from(&connection), connection.activity(), connection.due());
         let (trigger, drain) = DrainTrigger::new();
         tracing::trace!(address = %peer.address, "a connection begins");
         let (dispatcher, arrived) =
-            (Arc::new(direct.dispatcher(peer.clone(), drain)), InlineExecutor::default());
+            (Arc::new(dispatcher.for_connection(peer.clone(), drain)), InlineExecutor::default());
         let service = service_fn(move |request: Request<Body>| dispatcher.answer(request));
         let speaking = self.speak(arrived.clone());
         let speaking = speaking.serve_connection(TokioIo::new(connection), service).into_owned();

@@ -61,7 +61,7 @@ static ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// Answers the calls of one connection. Not shared between connections: a reference count that all
 /// cores write costs more than a lookup.
-pub(in crate::api::grpc) struct Dispatcher {
+pub(in crate::api::grpc) struct ConnectionDispatcher {
     pub(super) api: Arc<TokenApi>,
     pub(super) routes: Routes,
     pub(super) methods: Arc<Methods>,
@@ -101,7 +101,7 @@ enum AfterRead {
     RouteTooLong(Box<Uri>),
 }
 
-impl Dispatcher {
+impl ConnectionDispatcher {
     /// Starts a call; answers it if nothing has to be waited for.
     pub(super) fn begin(
         self: &Arc<Self>,
@@ -353,7 +353,7 @@ fn is_plain(request: &Request<Incoming>) -> bool {
         && !headers.contains_key(&ENCODING)
 }
 
-impl Dispatcher {
+impl ConnectionDispatcher {
     /// Returns a request's protocol; an error is the HTTP status for an unsupported one. tonic accepts any
     /// content type: a foreign page could then have a browser with a client certificate post `text/plain`,
     /// which browsers send without preflight. And a gRPC response always has HTTP status 200.

@@ -16,7 +16,7 @@ mod streamed_request;
 mod unary_request;
 mod verify_stream;
 
-use self::dispatcher::Dispatcher;
+use self::dispatcher::ConnectionDispatcher;
 pub use self::method_table::Methods;
 use self::refusal::RefusalMemory;
 use super::token_api::TokenApi;
@@ -26,7 +26,7 @@ use crate::auth::peer::Peer;
 
 /// Answers Verify and its stream directly, and everything else by the router.
 #[derive(Debug)]
-pub struct Direct {
+pub struct CallDispatcher {
     api: Arc<TokenApi>,
     routes: Routes,
     methods: Arc<Methods>,
@@ -35,7 +35,7 @@ pub struct Direct {
     web: bool,
 }
 
-impl Direct {
+impl CallDispatcher {
     /// Puts the fast path in front of the router.
     #[must_use]
     pub fn new(
@@ -49,8 +49,8 @@ impl Direct {
     }
 
     /// Returns what answers this peer's calls on one connection.
-    pub(super) fn dispatcher(&self, peer: Peer, drain: DrainSignal) -> Dispatcher {
-        Dispatcher {
+    pub(super) fn for_connection(&self, peer: Peer, drain: DrainSignal) -> ConnectionDispatcher {
+        ConnectionDispatcher {
             api: Arc::clone(&self.api),
             routes: self.routes.clone(),
             methods: Arc::clone(&self.methods),

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use hyper::body::Incoming;
 use tonic::codegen::http::{Request, Response};
 
-use super::dispatcher::{CallStart, Dispatcher, VERIFY, Waiting};
+use super::dispatcher::{CallStart, ConnectionDispatcher, VERIFY, Waiting};
 use super::response_body::ResponseBody;
 use crate::admission::packed_head::PackedHead;
 use crate::runtime::panics;
@@ -20,7 +20,7 @@ const FEW_HEADERS: usize = 16;
 
 /// A call to be answered.
 pub(in crate::api::grpc) struct RequestFuture {
-    dispatcher: Arc<Dispatcher>,
+    dispatcher: Arc<ConnectionDispatcher>,
     is_verify: bool,
     state: State,
 }
@@ -35,7 +35,7 @@ enum State {
 }
 
 impl RequestFuture {
-    pub(super) fn new(dispatcher: Arc<Dispatcher>, request: Request<Incoming>) -> Self {
+    pub(super) fn new(dispatcher: Arc<ConnectionDispatcher>, request: Request<Incoming>) -> Self {
         let is_verify = request.uri().path() == VERIFY;
         let is_large = request.headers().len() > FEW_HEADERS;
         let state = if is_large && !dispatcher.peer.credentials.is_known() {
@@ -79,7 +79,7 @@ impl Future for RequestFuture {
     }
 }
 
-impl Dispatcher {
+impl ConnectionDispatcher {
     /// Starts to answer a call.
     pub(in crate::api::grpc) fn answer(self: &Arc<Self>, request: Request<Incoming>) -> RequestFuture {
         RequestFuture::new(Arc::clone(self), request)
