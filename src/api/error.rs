@@ -9,7 +9,7 @@ use crate::changefeed::hub::WatchError;
 use crate::domain::{AccessError, Violations};
 use crate::runtime::panics::Panicked;
 use crate::tokens::ActionError;
-use crate::verify::{AuthenticateError, Unknown};
+use crate::verify::{AuthenticateError, VerdictError};
 
 /// Why an RPC fails.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub(crate) enum CallError {
     #[error(transparent)]
     Action(#[from] ActionError),
     #[error(transparent)]
-    Unknown(#[from] Unknown),
+    Undetermined(#[from] VerdictError),
     #[error(transparent)]
     Refused(#[from] Refused),
     #[error(transparent)]
@@ -47,7 +47,7 @@ impl From<ExchangeError> for CallError {
         match error {
             ExchangeError::Invalid => Self::Exchange(error),
             ExchangeError::Credential(error) => AuthenticateError::from(error).into(),
-            ExchangeError::NotKnown(error) => error.into(),
+            ExchangeError::Undetermined(error) => error.into(),
             ExchangeError::Refused(refused) => refused.into(),
         }
     }

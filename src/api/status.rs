@@ -21,7 +21,7 @@ use crate::domain::{AccessError, CredentialError, Violations};
 use crate::store::StoreError;
 use crate::telemetry::should_log;
 use crate::tokens::{ActionError, StateError};
-use crate::verify::{AuthenticateError, Unknown};
+use crate::verify::{AuthenticateError, VerdictError};
 
 /// The domain of every `ErrorInfo`.
 const DOMAIN: &str = "tokend";
@@ -33,9 +33,8 @@ impl From<&CallError> for Status {
     fn from(error: &CallError) -> Self {
         match error {
             CallError::Authenticate(AuthenticateError::Credential(error)) => credential(*error),
-            CallError::Authenticate(AuthenticateError::Unknown(error)) | CallError::Unknown(error) => {
-                unknown(error)
-            }
+            CallError::Authenticate(AuthenticateError::Undetermined(error))
+            | CallError::Undetermined(error) => verdict_error(error),
             CallError::Access(error) => access(error),
             CallError::Invalid(violations) => invalid(violations),
             CallError::Action(error) => action(error),
@@ -80,14 +79,14 @@ fn action(error: &ActionError) -> Status {
     }
 }
 
-fn unknown(error: &Unknown) -> Status {
+fn verdict_error(error: &VerdictError) -> Status {
     match error {
-        Unknown::Store(error) => store(error),
-        Unknown::Shared(error) => store(error),
-        Unknown::Refused(error) => refused(*error),
-        Unknown::Overloaded(error) => transient(ErrorReason::Overloaded, error),
+        VerdictError::Store(error) => store(error),
+        VerdictError::Shared(error) => store(error),
+        VerdictError::Refused(error) => refused(*error),
+        VerdictError::Overloaded(error) => transient(ErrorReason::Overloaded, error),
         // No verdict is known, and the operator has to act: the log says how.
-        Unknown::DurableHash(error) => transient(ErrorReason::Internal, error),
+        VerdictError::DurableHash(error) => transient(ErrorReason::Internal, error),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::verify::{AuthenticateError, ClientKey, Credential};
 pub enum LinkError {
     /// There is no link with this code, or there was one long ago.
     #[error("there is no such link")]
-    Unknown,
+    NoLink,
     /// Somebody signed in with it.
     #[error("the link was used")]
     Used,
@@ -68,7 +68,7 @@ impl Sessions {
         match self.engine.authenticate_again(link.token_id, address).await {
             Ok(credential) => Ok(credential),
             Err(AuthenticateError::Credential(error)) => Err(LinkError::Credential(error)),
-            Err(AuthenticateError::Unknown(error)) => Err(SessionError::from(error).into()),
+            Err(AuthenticateError::Undetermined(error)) => Err(SessionError::from(error).into()),
         }
     }
 
@@ -82,13 +82,13 @@ impl Sessions {
         address: Option<IpAddr>,
     ) -> Result<PortalSession, LinkError> {
         let link = self.usable(code, Kind::Portal, address).await?;
-        let portal = link.portal.ok_or(LinkError::Unknown)?;
+        let portal = link.portal.ok_or(LinkError::NoLink)?;
         let terms = portal.terms.clone();
         let session = Portal { session_id: Uuid::nil(), token_id: link.token_id, terms };
         match self.engine.authenticate_portal(session, address).await {
             Ok(_) => Ok(portal),
             Err(AuthenticateError::Credential(error)) => Err(LinkError::Credential(error)),
-            Err(AuthenticateError::Unknown(error)) => Err(SessionError::from(error).into()),
+            Err(AuthenticateError::Undetermined(error)) => Err(SessionError::from(error).into()),
         }
     }
 
@@ -129,9 +129,9 @@ impl Sessions {
 
     async fn usable(&self, code: &LinkCode, kind: Kind, address: Option<IpAddr>) -> Result<Link, LinkError> {
         let _lookup = self.lookups.acquire(ClientKey::peer(address)).await?;
-        let (link, now) = self.store.find_link(&code.hash()).await?.ok_or(LinkError::Unknown)?;
+        let (link, now) = self.store.find_link(&code.hash()).await?.ok_or(LinkError::NoLink)?;
         if link.portal.is_some() != (kind == Kind::Portal) {
-            return Err(LinkError::Unknown);
+            return Err(LinkError::NoLink);
         }
         if link.consume_time.is_some() {
             Err(LinkError::Used)

@@ -12,7 +12,7 @@ use crate::domain::login::LoginRequest;
 use crate::domain::session::Session;
 use crate::secret::{CodeChallenge, CodeVerifier, LinkCode};
 use crate::store::StoreError;
-use crate::verify::{AuthenticateError, ClientKey, Credential, Unknown};
+use crate::verify::{AuthenticateError, ClientKey, Credential, VerdictError};
 
 /// Why a code is not exchanged.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum ExchangeError {
     Credential(#[from] CredentialError),
     /// It is not known.
     #[error(transparent)]
-    NotKnown(#[from] Unknown),
+    Undetermined(#[from] VerdictError),
     /// Too many wait.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -35,7 +35,7 @@ pub enum ExchangeError {
 
 impl From<StoreError> for ExchangeError {
     fn from(error: StoreError) -> Self {
-        Self::NotKnown(error.into())
+        Self::Undetermined(error.into())
     }
 }
 
@@ -43,7 +43,7 @@ impl From<AuthenticateError> for ExchangeError {
     fn from(error: AuthenticateError) -> Self {
         match error {
             AuthenticateError::Credential(error) => error.into(),
-            AuthenticateError::Unknown(error) => error.into(),
+            AuthenticateError::Undetermined(error) => error.into(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::domain::session::Session;
 use crate::domain::{CredentialError, Principal};
 use crate::secret::{LinkCode, SessionKey, TokenId};
 use crate::store::{Store, StoreError, Which};
-use crate::verify::{AuthenticateError, ClientKey, Credential, Engine, Unknown};
+use crate::verify::{AuthenticateError, ClientKey, Credential, Engine, VerdictError};
 
 /// How many sessions are looked up at once: a client that makes up cookies leaves Postgres to others.
 const MAX_LOOKUPS: usize = 4;
@@ -27,7 +27,7 @@ const PORTAL_OVER: SessionError = SessionError::Credential(CredentialError::Port
 pub enum SessionError {
     /// There is no session with this key.
     #[error("there is no such session")]
-    Unknown,
+    NoSession,
     /// It was idle for too long, or is too old.
     #[error("the session is over")]
     Over,
@@ -36,7 +36,7 @@ pub enum SessionError {
     Credential(CredentialError),
     /// It is not known whether there is one, or whether its token is still accepted.
     #[error(transparent)]
-    NotKnown(#[from] Unknown),
+    Undetermined(#[from] VerdictError),
     /// Too many requests wait to be authenticated.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -44,7 +44,7 @@ pub enum SessionError {
 
 impl From<StoreError> for SessionError {
     fn from(error: StoreError) -> Self {
-        Self::NotKnown(error.into())
+        Self::Undetermined(error.into())
     }
 }
 
@@ -141,7 +141,7 @@ impl Sessions {
         let lookup = self.lookups.acquire(ClientKey::peer(address)).await?;
         let found = self.store.find_session(&hash).await?;
         drop(lookup);
-        let (session, now) = found.ok_or(SessionError::Unknown)?;
+        let (session, now) = found.ok_or(SessionError::NoSession)?;
         if session.is_over(now) {
             self.store.end_session(&hash).await?;
             return Err(session.portal.map_or(SessionError::Over, |_| PORTAL_OVER));
@@ -149,7 +149,7 @@ impl Sessions {
         if let Some(portal) = session.as_portal() {
             return match self.engine.authenticate_portal(portal, address).await {
                 Ok(credential) => Ok(AuthenticatedSession { session, credential, now }),
-                Err(AuthenticateError::Unknown(error)) => Err(error.into()),
+                Err(AuthenticateError::Undetermined(error)) => Err(error.into()),
                 Err(AuthenticateError::Credential(_)) => {
                     self.store.end_session(&hash).await?;
                     Err(PORTAL_OVER)
@@ -158,7 +158,7 @@ impl Sessions {
         }
         let credential = match self.engine.authenticate_again(session.token_id, address).await {
             Ok(credential) => credential,
-            Err(AuthenticateError::Unknown(error)) => return Err(error.into()),
+            Err(AuthenticateError::Undetermined(error)) => return Err(error.into()),
             Err(AuthenticateError::Credential(error)) => {
                 if !may_return(error) {
                     self.store.end_session(&hash).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::api::health::Health;
 use crate::store::{Store, StoreError};
-use crate::verify::{Engine, Unknown};
+use crate::verify::{Engine, VerdictError};
 
 /// The interval of the checks: of the cache always, of Postgres only when the cache may not answer.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -18,7 +18,7 @@ const LOOKS_PER_PING: u32 = 20;
 #[derive(Debug, thiserror::Error)]
 enum NotReady {
     #[error("the database does not answer")]
-    Database(#[from] Unknown),
+    Database(#[from] VerdictError),
     #[error("triggers of the table tokens are off: changes are not recorded")]
     Unrecorded,
     #[error("the feed or the loader has panicked")]
@@ -29,8 +29,8 @@ impl NotReady {
     /// Returns the reason as one of a few fixed texts.
     fn reason(&self) -> &'static str {
         match self {
-            Self::Database(Unknown::Store(error)) => error.reason(),
-            Self::Database(Unknown::Shared(error)) => error.reason(),
+            Self::Database(VerdictError::Store(error)) => error.reason(),
+            Self::Database(VerdictError::Shared(error)) => error.reason(),
             Self::Database(_) => "the database was not asked",
             Self::Panicked => "the feed or the loader has panicked",
             Self::Unrecorded => "triggers of the table tokens are off",

@@ -10,7 +10,7 @@ use super::cache_generation::CacheGeneration;
 use super::engine::Engine;
 use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
-use super::{AuthenticateError, ClientKey, CredentialCache, ProveError, Unknown};
+use super::{AuthenticateError, ClientKey, CredentialCache, ProveError, VerdictError};
 use crate::clock;
 use crate::domain::{Caller, CredentialError, Portal, Principal, Record};
 use crate::secret::{Secret, TokenId};
@@ -243,7 +243,7 @@ impl Engine {
         let caller = Caller::from_record(id, record, peer, lookup.now);
         if lookup.is_stale && caller.is_err() {
             // Only a good credential is accepted for longer in an outage.
-            return Err(Unknown::from(StoreError::Starting).into());
+            return Err(VerdictError::from(StoreError::Starting).into());
         }
         self.usage.note(id, record, lookup.now);
         Ok(caller?)

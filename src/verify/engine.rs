@@ -13,7 +13,7 @@ use super::loader::{Loader, PendingRead};
 use super::mac_refresh::MacRefresh;
 use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
-use super::{ClientKey, Consistency, Criteria, ProveError, Unknown, Verification};
+use super::{ClientKey, Consistency, Criteria, ProveError, VerdictError, Verification};
 use crate::admission::hash_pool::{HashPool, Overloaded};
 use crate::changefeed::announce;
 use crate::changefeed::feed::{Feed, FeedConfig, Invalidate};
@@ -168,13 +168,13 @@ impl Engine {
     /// Judges a secret.
     ///
     /// # Errors
-    /// [`Unknown`] when the verdict cannot be determined.
+    /// [`VerdictError`] when the verdict cannot be determined.
     pub async fn verify(
         &self,
         text: &str,
         criteria: &Criteria<'_>,
         consistency: Consistency,
-    ) -> Result<Verification, Unknown> {
+    ) -> Result<Verification, VerdictError> {
         self.complete(self.begin(text, consistency), criteria).await
     }
 
@@ -182,13 +182,13 @@ impl Engine {
     /// token.
     ///
     /// # Errors
-    /// [`Unknown`] when the verdict cannot be determined.
-    pub async fn explain(&self, text: &str, criteria: &Criteria<'_>) -> Result<Verification, Unknown> {
+    /// [`VerdictError`] when the verdict cannot be determined.
+    pub async fn explain(&self, text: &str, criteria: &Criteria<'_>) -> Result<Verification, VerdictError> {
         let id = match (TokenId::parse(text), self.prove(text, criteria.share).await) {
             (Ok(id), _) | (_, Ok(Some(id))) => id,
             (_, Ok(None)) => return Ok(Verification::bare(Verdict::NotFound, None)),
             (_, Err(ProveError::Format(_))) => return Ok(self.malformed()),
-            (_, Err(ProveError::Unknown(error))) => return Err(error),
+            (_, Err(ProveError::Undetermined(error))) => return Err(error),
         };
         let lookup = self.find(id, Lane::Secret).await?;
         let Some(record) = lookup.record.clone().filter(|record| criteria.reach.includes_record(record))
@@ -260,12 +260,12 @@ impl Engine {
     /// staleness is read again.
     ///
     /// # Errors
-    /// [`Unknown`] when the verdict cannot be determined.
+    /// [`VerdictError`] when the verdict cannot be determined.
     pub async fn complete(
         &self,
         pending: PendingVerification,
         criteria: &Criteria<'_>,
-    ) -> Result<Verification, Unknown> {
+    ) -> Result<Verification, VerdictError> {
         let (secret, lookup) = match pending.0 {
             State::Malformed => return Ok(self.malformed()),
             State::Cached(secret) => {
@@ -306,7 +306,7 @@ impl Engine {
     }
 
     /// Returns whether the durable verifier accepts the secret.
-    pub(super) async fn prove_durably(&self, secret: Secret, share: ClientKey) -> Result<bool, Unknown> {
+    pub(super) async fn prove_durably(&self, secret: Secret, share: ClientKey) -> Result<bool, VerdictError> {
         let id = secret.id();
         let proven = self.fallback.prove(secret, share).await?;
         if proven {

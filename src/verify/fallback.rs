@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
-use super::Unknown;
+use super::VerdictError;
 use crate::admission::fair_limiter::{ClientKey, FairLimiter, Permit, Refused};
 use crate::admission::hash_pool::{HashPool, Overloaded};
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Secret, TokenId};
@@ -54,18 +54,18 @@ impl Fallback {
 
     /// Returns whether the durable verifier accepts the secret; if so, a new MAC has been written, or
     /// the reason why not has been logged.
-    pub(super) async fn prove(&self, secret: Secret, share: ClientKey) -> Result<bool, Unknown> {
+    pub(super) async fn prove(&self, secret: Secret, share: ClientKey) -> Result<bool, VerdictError> {
         let permit = Attempt::take(&self.inner, secret.id(), share)?;
         let inner = Arc::clone(&self.inner);
         // A separate task: if the caller goes away, the next attempt must not begin while this one's
         // hash still runs.
         let attempt = tokio::spawn(async move { inner.attempt(secret, permit).await }.in_current_span());
-        attempt.await.map_err(|_| Unknown::Overloaded(Overloaded))?
+        attempt.await.map_err(|_| VerdictError::Overloaded(Overloaded))?
     }
 }
 
 impl Inner {
-    async fn attempt(&self, secret: Secret, permit: Attempt) -> Result<bool, Unknown> {
+    async fn attempt(&self, secret: Secret, permit: Attempt) -> Result<bool, VerdictError> {
         let _lock =
             tokio::time::timeout(LOCK_TIMEOUT, permit.lock.acquire()).await.map_err(|_| Overloaded)?;
         let id = secret.id();

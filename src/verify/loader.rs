@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 
-use super::Unknown;
+use super::VerdictError;
 use super::cache::Cache;
 use super::read_queue::{Found, Lane, Outcome, ReadQueue, WORKERS};
 use super::worker::Worker;
@@ -85,7 +85,7 @@ impl Loader {
 
 impl PendingRead {
     /// Waits for the result of the read.
-    pub(super) async fn wait(self) -> Result<Found, Unknown> {
+    pub(super) async fn wait(self) -> Result<Found, VerdictError> {
         match tokio::time::timeout(deadline::at_most(READ_TIMEOUT), self.0).await {
             Ok(Ok(outcome)) => Ok(outcome?),
             // The worker is gone: it has panicked, or the server is stopping.

@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::loader::PendingRead;
 use super::read_point::{LookupResult, ReadPoint};
 use super::read_queue::Lane;
-use super::{Consistency, Unknown};
+use super::{Consistency, VerdictError};
 use crate::admission::hash_pool::Overloaded;
 use crate::clock::BootInstant;
 use crate::domain::Record;
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// Finds a record, in a fresh cache or else in Postgres.
-    pub(super) async fn find(&self, id: TokenId, lane: Lane) -> Result<LookupResult, Unknown> {
+    pub(super) async fn find(&self, id: TokenId, lane: Lane) -> Result<LookupResult, VerdictError> {
         match self.look_up(id) {
             Some(lookup) => Ok(lookup),
             None => self.finish(id, lane, Consistency::Bounded, self.loader.enqueue(id, lane)).await,
@@ -108,7 +108,7 @@ impl Engine {
         lane: Lane,
         consistency: Consistency,
         reading: Result<PendingRead, Overloaded>,
-    ) -> Result<LookupResult, Unknown> {
+    ) -> Result<LookupResult, VerdictError> {
         let read = self.read(id, lane, reading);
         if consistency == Consistency::Full || self.look_up_stale(id).is_none() {
             return read.await;
@@ -126,7 +126,7 @@ impl Engine {
         id: TokenId,
         lane: Lane,
         reading: Result<PendingRead, Overloaded>,
-    ) -> Result<LookupResult, Unknown> {
+    ) -> Result<LookupResult, VerdictError> {
         let mut found = reading?.wait().await?;
         if BootInstant::now().since(found.read) > self.freshness.bounds().max_staleness {
             found = self.loader.enqueue(id, lane)?.wait().await?;

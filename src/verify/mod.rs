@@ -89,7 +89,7 @@ impl Verification {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Unknown {
+pub enum VerdictError {
     /// The database could not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -115,7 +115,7 @@ pub enum AuthenticateError {
     Credential(#[from] CredentialError),
     /// It is not known whether it is good.
     #[error(transparent)]
-    Unknown(#[from] Unknown),
+    Undetermined(#[from] VerdictError),
 }
 
 /// Why it is not known which token a secret proves.
@@ -126,5 +126,5 @@ pub enum ProveError {
     Format(#[from] FormatError),
     /// It could not be determined.
     #[error(transparent)]
-    Unknown(#[from] Unknown),
+    Undetermined(#[from] VerdictError),
 }

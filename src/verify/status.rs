@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::Unknown;
+use super::VerdictError;
 use super::engine::Engine;
 use super::read_queue::Lane;
 use crate::admission::hash_pool::Overloaded;
@@ -54,8 +54,8 @@ impl Engine {
     /// Checks that Postgres responds, by the same path that reads records.
     ///
     /// # Errors
-    /// [`Unknown`]: Postgres or the loader does not respond.
-    pub async fn probe(&self) -> Result<(), Unknown> {
+    /// [`VerdictError`]: Postgres or the loader does not respond.
+    pub async fn probe(&self) -> Result<(), VerdictError> {
         match self.loader.enqueue(NO_TOKEN, Lane::Secret) {
             Ok(reading) => reading.wait().await.map(drop),
             // Other records are being read.

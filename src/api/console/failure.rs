@@ -14,7 +14,7 @@ use crate::domain::policy::Rule;
 use crate::domain::{AccessError, Bound, CredentialError, FieldError};
 use crate::store::StoreError;
 use crate::tokens::{ActionError, StateError};
-use crate::verify::{AuthenticateError, Unknown};
+use crate::verify::{AuthenticateError, VerdictError};
 
 /// Why a request fails, and the page that says so; without one, [`Console::refused`] makes it.
 pub(super) struct Failure {
@@ -84,8 +84,8 @@ fn of_call(error: &CallError) -> Explanation {
         CallError::Access(error) => access(error),
         CallError::Action(error) => of_action(error),
         CallError::Authenticate(AuthenticateError::Credential(error)) => credential(*error),
-        CallError::Authenticate(AuthenticateError::Unknown(error)) | CallError::Unknown(error) => {
-            unknown(error)
+        CallError::Authenticate(AuthenticateError::Undetermined(error)) | CallError::Undetermined(error) => {
+            verdict_error(error)
         }
         CallError::Invalid(_) => Explanation::new(
             StatusCode::BAD_REQUEST,
@@ -159,13 +159,13 @@ fn of_refused(refused: Refused) -> Explanation {
     }
 }
 
-fn unknown(error: &Unknown) -> Explanation {
+fn verdict_error(error: &VerdictError) -> Explanation {
     match error {
-        Unknown::Store(error) => store(error),
-        Unknown::Shared(error) => store(error),
-        Unknown::Refused(refused) => of_refused(*refused),
-        Unknown::Overloaded(_) => of_refused(Refused::Full),
-        Unknown::DurableHash(_) => internal(),
+        VerdictError::Store(error) => store(error),
+        VerdictError::Shared(error) => store(error),
+        VerdictError::Refused(refused) => of_refused(*refused),
+        VerdictError::Overloaded(_) => of_refused(Refused::Full),
+        VerdictError::DurableHash(_) => internal(),
     }
 }
 

@@ -170,7 +170,7 @@ impl TokenApi {
         match self.context.engine.prove(secret, share).await {
             Ok(found) => Ok(found.ok_or(ActionError::NotFound)?),
             Err(ProveError::Format(_)) => Err(changes::no_secret().into()),
-            Err(ProveError::Unknown(error)) => Err(error.into()),
+            Err(ProveError::Undetermined(error)) => Err(error.into()),
         }
     }
 }

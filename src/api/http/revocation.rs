@@ -41,7 +41,7 @@ impl Integrations {
         let id = match self.context.engine.prove(secret, share).await {
             Ok(Some(id)) => id,
             Ok(None) | Err(ProveError::Format(_)) => return Ok(()),
-            Err(ProveError::Unknown(error)) => return Err(error.into()),
+            Err(ProveError::Undetermined(error)) => return Err(error.into()),
         };
         Span::current().record("token.id", field::display(id));
         let invalidation = self.context.engine.invalidate_token(id);

@@ -82,7 +82,7 @@ pub(in crate::api::console) async fn unrecognised(
     error: SessionError,
 ) -> Failure {
     match error {
-        SessionError::Unknown => {
+        SessionError::NoSession => {
             // Guesses at cookies are slowed like guesses at secrets.
             if !console.integrations.context.callers.hold(console.throttled(page_request)).await {
                 return crate::admission::fair_limiter::Refused::Full.into();
@@ -93,7 +93,7 @@ pub(in crate::api::console) async fn unrecognised(
         SessionError::Credential(error) => {
             sign_in_required(console, page_request, SignInReason::Credential(error))
         }
-        SessionError::NotKnown(error) => error.into(),
+        SessionError::Undetermined(error) => error.into(),
         SessionError::Refused(refused) => refused.into(),
     }
 }

@@ -88,7 +88,7 @@ pub(super) async fn explain(
     error: LinkError,
 ) -> Result<String, Failure> {
     Ok(match error {
-        LinkError::Unknown => {
+        LinkError::NoLink => {
             let context = &console.integrations.context;
             context.metrics.work.authentication_failed();
             if !context.callers.hold(console.throttled(page_request)).await {

@@ -75,7 +75,7 @@ async fn refused(console: &Console, page_request: &PageRequest, error: LinkError
         LinkError::Used => "This link was used already: it opens this page once.",
         LinkError::Expired => "This link has expired: it lasts one minute.",
         LinkError::Credential(_) => "This link is no longer good.",
-        error @ (LinkError::Unknown | LinkError::OtherToken | LinkError::Session(_)) => {
+        error @ (LinkError::NoLink | LinkError::OtherToken | LinkError::Session(_)) => {
             match link::explain(console, page_request, error).await {
                 Ok(_) => "There is no such link, or it is old.",
                 Err(failure) => return failure,

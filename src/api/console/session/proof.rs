@@ -49,7 +49,7 @@ pub(in crate::api::console) async fn missing(
         Ok(_) => {
             Ok(Some("This is the secret of another token than the one you are signed in with.".to_owned()))
         }
-        Err(AuthenticateError::Unknown(error)) => Err(error.into()),
+        Err(AuthenticateError::Undetermined(error)) => Err(error.into()),
         Err(AuthenticateError::Credential(error)) => {
             context.metrics.work.authentication_failed();
             if error == CredentialError::Invalid

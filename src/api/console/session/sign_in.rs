@@ -39,7 +39,7 @@ pub(super) async fn submit(console: &Console, page_request: &PageRequest) -> Res
     let address = console.address(page_request);
     let proven = match console.integrations.context.engine.authenticate(secret, address).await {
         Ok(proven) => proven,
-        Err(AuthenticateError::Unknown(error)) => return Err(error.into()),
+        Err(AuthenticateError::Undetermined(error)) => return Err(error.into()),
         Err(AuthenticateError::Credential(error)) => {
             console.integrations.context.metrics.work.authentication_failed();
             if error == CredentialError::Invalid
