@@ -132,7 +132,7 @@ fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
 
     let none = Scopes::default();
     let request =
-        Criteria { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
+        Criteria { required: &none, reach: Reach::Any, client_ip: None, charged_to: ClientKey::Peer(None) };
     let ask = || {
         let read_point = engine.read_point().context("the cache is not fresh")?;
         engine.try_verify(secret.expose_secret(), &request, &read_point).context("the record is not there")
@@ -189,7 +189,7 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
     });
     let none = Scopes::default();
     let request =
-        Criteria { required: &none, reach: Reach::Any, client_ip: None, share: ClientKey::Peer(None) };
+        Criteria { required: &none, reach: Reach::Any, client_ip: None, charged_to: ClientKey::Peer(None) };
     let deadline = Instant::now() + TIMEOUT;
     loop {
         match engine.verify(secret.expose_secret(), &request, Consistency::Bounded).await {

@@ -184,7 +184,7 @@ impl Engine {
     /// # Errors
     /// [`VerdictError`] when the verdict cannot be determined.
     pub async fn explain(&self, text: &str, criteria: &Criteria<'_>) -> Result<Verification, VerdictError> {
-        let id = match (TokenId::parse(text), self.prove(text, criteria.share).await) {
+        let id = match (TokenId::parse(text), self.prove(text, criteria.charged_to).await) {
             (Ok(id), _) | (_, Ok(Some(id))) => id,
             (_, Ok(None)) => return Ok(Verification::bare(Verdict::NotFound, None)),
             (_, Err(ProveError::Format(_))) => return Ok(self.malformed()),
@@ -280,7 +280,9 @@ impl Engine {
         let id = secret.id();
         let answer = match self.judge(&secret, &lookup, criteria) {
             Some(answer) => answer,
-            None if self.prove_durably(secret, criteria.share).await? => self.conclude(id, &lookup, criteria),
+            None if self.prove_durably(secret, criteria.charged_to).await? => {
+                self.conclude(id, &lookup, criteria)
+            }
             None => Verification::bare(Verdict::NotFound, Some(lookup.as_of)),
         };
         if lookup.is_stale && answer.verdict != Verdict::Valid {

@@ -64,7 +64,7 @@ pub struct Criteria<'a> {
     /// The address of the client that presented it, if known.
     pub client_ip: Option<IpAddr>,
     /// The client that is charged if the check is expensive.
-    pub share: ClientKey,
+    pub charged_to: ClientKey,
 }
 
 /// The answer of Verify.

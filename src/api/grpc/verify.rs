@@ -34,7 +34,7 @@ pub(super) fn criteria<'a>(caller: &'a Caller, params: &'a VerifyParams) -> Crit
         required: &params.required,
         reach: caller.verify_reach(),
         client_ip: params.client_ip,
-        share: ClientKey::from(caller),
+        charged_to: ClientKey::from(caller),
     }
 }
 
@@ -161,7 +161,7 @@ impl TokenApi {
         params: &VerifyParams,
     ) -> Result<Verification, CallError> {
         let criteria = criteria(caller, params);
-        let _permit = self.context.call_permits.take(criteria.share)?;
+        let _permit = self.context.call_permits.take(criteria.charged_to)?;
         let work = self.context.engine.verify(secret, &criteria, params.consistency);
         // On the heap, as in `call`.
         Ok(deadline::within(timeout(headers), Box::pin(work)).await?)

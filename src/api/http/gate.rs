@@ -25,7 +25,7 @@ impl Integrations {
             required: &requirements.required,
             reach: self.reach(requirements)?,
             client_ip: requirements.client_ip,
-            share: ClientKey::peer(source),
+            charged_to: ClientKey::peer(source),
         };
         let answer = self.verify(secret, &criteria).await?;
         let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));

@@ -128,7 +128,7 @@ impl Integrations {
         let answer = if let Some(answer) = now {
             answer
         } else {
-            let _permit = self.context.call_permits.take(criteria.share)?;
+            let _permit = self.context.call_permits.take(criteria.charged_to)?;
             self.context.engine.verify(secret, criteria, Consistency::Bounded).await?
         };
         self.context.metrics.calls.verdict(answer.verdict);

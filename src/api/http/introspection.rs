@@ -39,7 +39,7 @@ impl Integrations {
                 required: &required,
                 reach: caller.verify_reach(),
                 client_ip: form.parse("client_ip", address)?,
-                share: ClientKey::from(caller),
+                charged_to: ClientKey::from(caller),
             };
             let answer = self.verify(form.require("token")?, &criteria).await?;
             let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));

@@ -69,7 +69,7 @@ pub(super) async fn judge(console: &Console, page_request: &PageRequest) -> Resu
         return console.page(&visit, StatusCode::BAD_REQUEST, &page(&visit, &fields, problems));
     };
     let criteria =
-        Criteria { required: &required, reach: visit.caller().reach(), client_ip, share: visit.share() };
+        Criteria { required: &required, reach: visit.caller().reach(), client_ip, charged_to: visit.share() };
     let engine = &console.integrations.context.engine;
     let id = TokenId::parse(presented).or_else(|error| {
         Secret::parse(presented, &console.prefix).map(|secret| secret.id()).map_err(|_| error)
