@@ -7,7 +7,7 @@ use clap::Parser;
 use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use time::OffsetDateTime;
-use tokend::changefeed::hub::Position as WatchPosition;
+use tokend::changefeed::hub::WatchPosition;
 use tokend::clock;
 use tokend::config::{Account, Environment, ServeFlags};
 use tokend::domain::counted_users::CountedUsers;

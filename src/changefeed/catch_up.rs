@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::position::Position;
+use super::position::WatchPosition;
 use crate::admission::fair_limiter::Refused;
 use crate::store::{Change, Connection, Connector, StoreError, WatchPage};
 
@@ -56,8 +56,8 @@ struct Open {
 #[derive(Debug)]
 pub struct CatchUp {
     readers: Arc<Readers>,
-    since: Position,
-    until: Position,
+    since: WatchPosition,
+    until: WatchPosition,
     next: Next,
 }
 
@@ -88,7 +88,7 @@ impl Readers {
 }
 
 impl CatchUp {
-    pub(crate) fn new(readers: &Arc<Readers>, since: Position, until: Position) -> Self {
+    pub(crate) fn new(readers: &Arc<Readers>, since: WatchPosition, until: WatchPosition) -> Self {
         readers.lock().catching_up += 1;
         Self { readers: Arc::clone(readers), since, until, next: Next::First }
     }
@@ -119,7 +119,7 @@ impl CatchUp {
     async fn read(&self, after: Option<i64>) -> Result<WatchPage, StoreError> {
         let mut connection = self.readers.connection().await?;
         let (since, until) = (&self.since.snapshot, &self.until.snapshot);
-        let page = connection.watch(Some(since), Some(until), after, READ_DEADLINE).await?;
+        let page = connection.read_changes(Some(since), Some(until), after, READ_DEADLINE).await?;
         self.readers.lock().idle.push(connection);
         Ok(page)
     }

@@ -144,7 +144,7 @@ impl Feed {
         let registered = self.renew(&mut connection).await?;
         let sent = BootInstant::now();
         let since = self.position.as_ref().map(|(snapshot, _)| snapshot.clone());
-        let first = connection.poll(since.as_ref(), None, POLL_DEADLINE).await?;
+        let first = connection.read_changed_ids(since.as_ref(), None, POLL_DEADLINE).await?;
         // Checks the deadline again with the clock that continues while the machine sleeps: a response
         // that took an hour would set the database's time an hour ahead.
         if BootInstant::now().since(sent) > POLL_DEADLINE {
@@ -230,7 +230,7 @@ impl Feed {
         self.config.invalidate.tokens(&first.ids);
         let mut next = first.next.clone();
         while let Some(from) = next {
-            let page = connection.poll(since, Some(&from), POLL_DEADLINE).await?;
+            let page = connection.read_changed_ids(since, Some(&from), POLL_DEADLINE).await?;
             if page.epoch.as_ref() != Some(epoch) || page.purged || page.unrecorded.is_some() {
                 return Err(StoreError::OtherServer);
             }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
 pub use super::catch_up::{CatchUp, WatchError};
-pub use super::position::{Position, PositionError};
+pub use super::position::{PositionError, WatchPosition};
 
 use super::catch_up::{READ_DEADLINE, Readers};
 use crate::clock::BootInstant;
@@ -35,7 +35,7 @@ pub struct Batch {
     /// The changes, each token's in the order in which they were committed.
     pub changes: Vec<Change>,
     /// The position after this batch; `None` if the next batch continues it.
-    pub position: Option<Position>,
+    pub position: Option<WatchPosition>,
     /// The database's time up to which all changes have been sent.
     pub as_of: OffsetDateTime,
     /// The batch has every change since the batch before it; otherwise some may be missing.
@@ -57,14 +57,14 @@ struct Shared {
     batches: broadcast::Sender<Arc<Batch>>,
     /// The hub's position and when it was reached, for new watchers; `None` before the first read, and
     /// while changes that need more than one batch are being sent.
-    now: Mutex<Option<(Position, OffsetDateTime)>>,
+    now: Mutex<Option<(WatchPosition, OffsetDateTime)>>,
 }
 
 /// What a new watcher starts with.
 #[derive(Debug)]
 pub struct Watch {
     /// The hub's position when the watcher subscribed.
-    pub position: Position,
+    pub position: WatchPosition,
     /// The database's time at that position.
     pub as_of: OffsetDateTime,
     /// Every batch after that position.
@@ -123,13 +123,13 @@ impl Hub {
 
     /// Prepares to read the changes between two positions.
     #[must_use]
-    pub fn catch_up(&self, since: Position, until: Position) -> CatchUp {
+    pub fn catch_up(&self, since: WatchPosition, until: WatchPosition) -> CatchUp {
         CatchUp::new(&self.readers, since, until)
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Option<(Position, OffsetDateTime)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<(WatchPosition, OffsetDateTime)>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -164,7 +164,7 @@ impl Shared {
     async fn read(
         &self,
         slot: &mut Option<Connection>,
-        position: &mut Option<Position>,
+        position: &mut Option<WatchPosition>,
     ) -> Result<(), StoreError> {
         let mut connection = match slot.take() {
             Some(connection) => connection,
@@ -172,10 +172,10 @@ impl Shared {
         };
         let since = position.as_ref().map(|position| &position.snapshot);
         let sent = BootInstant::now();
-        let mut page = connection.watch(since, None, None, READ_DEADLINE).await?;
+        let mut page = connection.read_changes(since, None, None, READ_DEADLINE).await?;
         // Without an epoch it is too early: the feed writes its mark.
         let epoch = page.epoch.clone().ok_or(StoreError::Starting)?;
-        let reached = Position { epoch: epoch.clone(), snapshot: page.snapshot.clone() };
+        let reached = WatchPosition { epoch: epoch.clone(), snapshot: page.snapshot.clone() };
         // Watchers use it to decide what has expired.
         let as_of = self.connector.clock().plausible(ClockReading { sent, time: page.database_time });
         let is_continuous = !page.purged && position.as_ref().is_some_and(|position| position.epoch == epoch);
@@ -184,7 +184,9 @@ impl Shared {
             while let Some(next) = page.next {
                 *self.lock() = None;
                 self.send(Batch { changes: page.changes, position: None, as_of, is_continuous });
-                page = connection.watch(since, Some(&reached.snapshot), Some(next), READ_DEADLINE).await?;
+                page = connection
+                    .read_changes(since, Some(&reached.snapshot), Some(next), READ_DEADLINE)
+                    .await?;
                 if page.purged || page.epoch.as_ref() != Some(&epoch) {
                     return Err(StoreError::OtherServer);
                 }

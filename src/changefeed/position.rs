@@ -14,7 +14,7 @@ const TAG: usize = 16;
 
 /// A watcher's position.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub struct WatchPosition {
     /// The epoch of the server.
     pub epoch: Epoch,
     /// The snapshot whose changes have all been sent.
@@ -26,7 +26,7 @@ pub struct Position {
 #[error("is not a position from a watch of this organization")]
 pub struct PositionError;
 
-impl Position {
+impl WatchPosition {
     /// Encodes the position of a watcher of `organization` (`None`: of all organizations).
     #[must_use]
     pub fn render(&self, organization: Option<&OrganizationId>, keyring: &Keyring) -> String {
@@ -77,20 +77,20 @@ mod tests {
 
     #[test]
     fn a_position_reads_back_only_for_its_organization_and_keyring() {
-        let position = Position {
+        let position = WatchPosition {
             epoch: Epoch::parse("1/2/3".to_owned()),
             snapshot: Snapshot::from_database("10:20:10,14".to_owned()),
         };
         let acme = OrganizationId::parse("acme").unwrap();
         let text = position.render(Some(&acme), &keyring(1));
 
-        assert_eq!(Position::parse(&text, Some(&acme), &keyring(1)), Ok(position));
+        assert_eq!(WatchPosition::parse(&text, Some(&acme), &keyring(1)), Ok(position));
         let other = OrganizationId::parse("other").unwrap();
-        assert_eq!(Position::parse(&text, Some(&other), &keyring(1)), Err(PositionError));
-        assert_eq!(Position::parse(&text, None, &keyring(1)), Err(PositionError));
-        assert_eq!(Position::parse(&text, Some(&acme), &keyring(2)), Err(PositionError));
+        assert_eq!(WatchPosition::parse(&text, Some(&other), &keyring(1)), Err(PositionError));
+        assert_eq!(WatchPosition::parse(&text, None, &keyring(1)), Err(PositionError));
+        assert_eq!(WatchPosition::parse(&text, Some(&acme), &keyring(2)), Err(PositionError));
         for bad in ["", "x", &text[..text.len() - 1], &format!("{text}A"), "AAAAAAAAAAAAAAAAAAAAAAAA"] {
-            assert_eq!(Position::parse(bad, Some(&acme), &keyring(1)), Err(PositionError), "{bad}");
+            assert_eq!(WatchPosition::parse(bad, Some(&acme), &keyring(1)), Err(PositionError), "{bad}");
         }
     }
 }

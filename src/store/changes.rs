@@ -43,7 +43,7 @@ impl Snapshot {
 
 /// Where the next page of the changes since a snapshot starts.
 #[derive(Debug, Clone)]
-pub struct PagePosition {
+pub struct ChangeCursor {
     xid: String,
     token_id: Uuid,
 }
@@ -65,7 +65,7 @@ pub struct ChangePage {
     /// The tokens that changed.
     pub ids: Vec<TokenId>,
     /// Where the next page starts; `None` after the last page.
-    pub next: Option<PagePosition>,
+    pub next: Option<ChangeCursor>,
 }
 
 impl Connection {
@@ -78,13 +78,13 @@ impl Connection {
     ///
     /// # Errors
     /// [`StoreError`], also when no response came by `deadline`.
-    pub async fn poll(
+    pub async fn read_changed_ids(
         &mut self,
         since: Option<&Snapshot>,
-        from: Option<&PagePosition>,
+        from: Option<&ChangeCursor>,
         deadline: Duration,
     ) -> Result<ChangePage, StoreError> {
-        let start = PagePosition { xid: "0".to_owned(), token_id: Uuid::nil() };
+        let start = ChangeCursor { xid: "0".to_owned(), token_id: Uuid::nil() };
         let from = from.unwrap_or(&start);
         within(deadline, async {
             let row = sqlx::query!(
@@ -130,7 +130,7 @@ impl Connection {
                 epoch: row.epoch.map(Epoch::parse),
                 purged: row.purged,
                 unrecorded: row.unrecorded,
-                next: last.filter(|_| full).map(|(xid, token_id)| PagePosition { xid, token_id }),
+                next: last.filter(|_| full).map(|(xid, token_id)| ChangeCursor { xid, token_id }),
                 ids: row.ids.into_iter().map(rows::token_id).collect(),
             })
         })

@@ -68,7 +68,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`StoreError`], also when no response came by `deadline`.
-    pub async fn watch(
+    pub async fn read_changes(
         &mut self,
         since: Option<&Snapshot>,
         until: Option<&Snapshot>,

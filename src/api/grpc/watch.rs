@@ -21,7 +21,7 @@ use crate::api::drain::DrainSignal;
 use crate::api::error::CallError;
 use crate::api::proto::{TokenChange, WatchTokensRequest, WatchTokensResponse};
 use crate::api::status;
-use crate::changefeed::hub::{Batch, Hub, Position, Watch, WatchError};
+use crate::changefeed::hub::{Batch, Hub, Watch, WatchError, WatchPosition};
 use crate::domain::{Caller, FieldError, OrganizationId, Permission, Violations, size};
 use crate::runtime::panics;
 use crate::secret::CurrentKeyring;
@@ -68,7 +68,7 @@ impl Watcher {
         let after = match &*message.after {
             "" => None,
             text => Some(
-                Position::parse(text, organization.as_ref(), &self.keyring.peek())
+                WatchPosition::parse(text, organization.as_ref(), &self.keyring.peek())
                     .map_err(|_| Violations::one("after", &FOREIGN_POSITION))?,
             ),
         };
@@ -94,7 +94,7 @@ impl WatcherTask {
     async fn run(
         mut self,
         watch: Watch,
-        after: Option<Position>,
+        after: Option<WatchPosition>,
         drain: DrainSignal,
         last: mpsc::OwnedPermit<Message>,
     ) {
@@ -115,7 +115,7 @@ impl WatcherTask {
     }
 
     /// Sends missed changes, then new ones, until the watcher has gone or can no longer be sent to.
-    async fn send_all(&mut self, mut watch: Watch, after: Option<Position>) -> Result<(), CallError> {
+    async fn send_all(&mut self, mut watch: Watch, after: Option<WatchPosition>) -> Result<(), CallError> {
         let begin = watch.position.clone();
         if let Some(after) = after {
             let mut missed = self.watcher.hub.catch_up(after, begin.clone());
@@ -145,7 +145,7 @@ impl WatcherTask {
     async fn send_changes(
         &mut self,
         changes: &[Change],
-        position: Option<&Position>,
+        position: Option<&WatchPosition>,
         as_of: OffsetDateTime,
     ) -> Result<(), CallError> {
         let Watcher { engine, credential, .. } = &mut self.watcher;

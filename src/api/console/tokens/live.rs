@@ -23,7 +23,7 @@ use crate::admission::response_memory::reserved_bytes;
 use crate::api::console::failure::Failure;
 use crate::api::console::interface::{Console, PageRequest};
 use crate::api::console::session::visit::Visit;
-use crate::changefeed::hub::{Batch, Position, Watch};
+use crate::changefeed::hub::{Batch, Watch, WatchPosition};
 use crate::domain::page::Listing;
 use crate::domain::{Caller, Extent, OrganizationId, Permission, Reach};
 use crate::secret::TokenId;
@@ -65,7 +65,7 @@ pub(super) async fn open(console: &Arc<Console>, page_request: &PageRequest) -> 
         None => Start::Now,
         Some(id) => {
             let id = id.to_str().unwrap_or_default();
-            let position = Position::parse(id, organization.as_ref(), &console.keyring.peek());
+            let position = WatchPosition::parse(id, organization.as_ref(), &console.keyring.peek());
             position.map_or(Start::Unknown, Start::After)
         }
     };
@@ -105,7 +105,7 @@ enum Start {
     /// With what comes from now on.
     Now,
     /// After the position that it has.
-    After(Position),
+    After(WatchPosition),
     /// It has a position of another life of the server, or of nothing: something may have changed.
     Unknown,
 }
@@ -123,7 +123,7 @@ struct Collected {
     changes: BTreeMap<TokenId, Change>,
     /// How many further ones there are, or may be.
     more: usize,
-    position: Option<Position>,
+    position: Option<WatchPosition>,
 }
 
 impl News {
@@ -160,7 +160,7 @@ impl News {
         }
     }
 
-    async fn catch_up(&self, after: Position, watch: &Watch, missed: &mut Collected) {
+    async fn catch_up(&self, after: WatchPosition, watch: &Watch, missed: &mut Collected) {
         let mut pages = self.console.hub.catch_up(after, watch.position.clone());
         loop {
             match pages.next().await {
