@@ -7,7 +7,7 @@ use tokio_stream::StreamExt as _;
 use uuid::Uuid;
 
 use super::columns::{Lenient, Time, unreadable};
-use super::pooling::Transaction;
+use super::transaction::Transaction;
 use super::{Store, StoreError, rows};
 use crate::domain::event::{Actor, Attribution, EventKind, FieldChange, TokenEvent};
 use crate::domain::size::{self, MAX_PAGE_BYTES};

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::columns::{FIRST_MOMENT, Time};
 use super::locks::clock;
-use super::pooling::Transaction;
 use super::rows::{self, TokenRow, token_query};
+use super::transaction::Transaction;
 use super::{Store, StoreError, owners};
 use crate::domain::counted_users::{CountedUsers, TokenOrder};
 use crate::domain::enforcement::{Breach, Remedy, TokenContext};

@@ -5,7 +5,7 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::pooling::Transaction;
+use super::transaction::Transaction;
 use super::{StoreError, rows};
 use crate::domain::audit_context::{self, Acting, ActingUser};
 use crate::domain::event::{Attribution, EventKind, FieldChange, field_changes};

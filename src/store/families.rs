@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::columns::Time;
 use super::locks::LockedTarget;
-use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
+use super::transaction::Transaction;
 use super::{Store, StoreError};
 use crate::domain::Token;
 use crate::secret::TokenId;

@@ -9,7 +9,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use super::apply::apply;
 use super::migrate_error::MigrateError;
 use super::plan::{TableLock, locks};
-use super::pooling::{Session, Single};
+use super::pooling::{Session, StatementExecutor};
 use super::route::{Pooling, Route};
 use super::{STORE_DEADLINE, StoreError, fitness};
 use crate::secret::Prefix;
@@ -244,7 +244,7 @@ async fn check_contents(session: &mut Session, prefix: &Prefix) -> Result<(), Mi
     check_sequences(session.single()).await
 }
 
-async fn check_prefix(database: Single<'_>, prefix: &Prefix) -> Result<(), MigrateError> {
+async fn check_prefix(database: StatementExecutor<'_>, prefix: &Prefix) -> Result<(), MigrateError> {
     let recorded = sqlx::query!("SELECT secret_prefix FROM installation").fetch_optional(database).await?;
     match recorded {
         None => Err(MigrateError::Pending),
@@ -257,14 +257,14 @@ async fn check_prefix(database: Single<'_>, prefix: &Prefix) -> Result<(), Migra
 }
 
 /// Checks that every change of a token is recorded.
-async fn check_triggers(database: Single<'_>) -> Result<(), MigrateError> {
+async fn check_triggers(database: StatementExecutor<'_>) -> Result<(), MigrateError> {
     let faults = sqlx::query!("SELECT string_agg(mend, '; ' ORDER BY name) AS mend FROM trigger_faults")
         .fetch_one(database);
     faults.await?.mend.map_or(Ok(()), |mend| Err(MigrateError::TriggersOff { mend }))
 }
 
 /// Checks that no sequence would give numbers that are already in use.
-async fn check_sequences(database: Single<'_>) -> Result<(), MigrateError> {
+async fn check_sequences(database: StatementExecutor<'_>) -> Result<(), MigrateError> {
     let faults = sqlx::query!("SELECT string_agg(mend, '; ' ORDER BY name) AS mend FROM sequence_faults")
         .fetch_one(database);
     faults.await?.mend.map_or(Ok(()), |mend| Err(MigrateError::SequenceBehind { mend }))

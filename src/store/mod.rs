@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::clock::BootInstant;
 use crate::runtime::deadline;
-use pooling::{Pool, Single};
+use pooling::{Pool, StatementExecutor};
 
 mod apply;
 mod audit;
@@ -63,7 +63,7 @@ mod watch;
 
 pub use audit::{EventFilter, Events};
 pub use bootstrap::FirstRoot;
-pub use changes::{ChangePage, PagePosition, Snapshot};
+pub use changes::{ChangeCursor, ChangePage, Snapshot};
 pub use clock::{Clock, ClockCheck, ClockReading, Epoch, TOLERANCE};
 pub use connection::{Connection, Connector, Listener};
 pub use enforcement::Breaches;
@@ -75,7 +75,7 @@ pub use migrate_error::MigrateError;
 pub use migrations::{Planned, check, check_durability, check_sessions, check_writable, migrate, plan};
 pub use plan::{LockMode, TableLock, TableWork};
 pub use policies::PolicyContext;
-pub use pooling::Transaction;
+
 pub use records::Loaded;
 pub use replicas::LEASE;
 pub use requests::{KnownRequest, NewRequest, Stored};
@@ -85,7 +85,7 @@ pub use seal_checks::{CheckedSeal, Finding, SealWalk};
 pub use seals::{Candidate, SealPass, Sealed};
 pub use sessions::Which;
 pub use tokens::NewToken;
-pub use transaction::TransactionError;
+pub use transaction::{Transaction, TransactionError};
 pub use user_listing::UserPage;
 pub use watch::{Change, ChangeKind, WatchPage};
 
@@ -335,7 +335,7 @@ impl Store {
     }
 
     /// Returns an executor for a single statement outside a transaction.
-    fn single(&self) -> Result<Single<'_>, StoreError> {
+    fn single(&self) -> Result<StatementExecutor<'_>, StoreError> {
         Ok(self.pool()?.single())
     }
 

@@ -6,7 +6,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::StoreError;
-use super::pooling::Transaction;
+use super::transaction::Transaction;
 use crate::domain::{OrganizationId, Owner, UserId};
 
 impl Transaction {

@@ -6,7 +6,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::columns::Time;
 use super::locks::clock;
-use super::pooling::Transaction;
+use super::transaction::Transaction;
 use super::{Store, StoreError, owners, rows};
 use crate::domain::policy::{Policy, StoredPolicy};
 use crate::domain::{OrganizationId, Owner, Principal, ReservedScope, Scope, Scopes};

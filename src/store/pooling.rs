@@ -15,20 +15,9 @@ use sqlx::postgres::{PgArguments, PgConnection, PgPool, PgQueryResult, PgRow, Pg
 use sqlx::{AssertSqlSafe, Connection as _, Describe, Either, Error, Execute, Executor, Postgres, SqlStr};
 use tokio_stream::StreamExt as _;
 
+use super::STORE_DEADLINE;
 use super::clock::Clock;
 use super::route::{Pooling, Route};
-use super::{STORE_DEADLINE, StoreError};
-use crate::telemetry::notices;
-
-/// A transaction; rolled back unless it is committed.
-#[derive(Debug)]
-pub struct Transaction {
-    inner: sqlx::Transaction<'static, Postgres>,
-    pooling: Pooling,
-    clock: Clock,
-    /// Whether it has appended to the audit log, as every change does.
-    changed: bool,
-}
 
 /// A pool of connections, opened when needed.
 #[derive(Debug, Clone)]
@@ -48,69 +37,26 @@ pub(super) struct Session {
 
 /// An executor for one statement outside a transaction.
 #[derive(Debug)]
-pub(super) enum Single<'c> {
+pub(super) enum StatementExecutor<'c> {
     /// Unchanged, on any connection of a pool.
-    OfPool(&'c PgPool),
+    Pool(&'c PgPool),
     /// In its own transaction, on any connection of a pool.
-    OfSharedPool(&'c PgPool),
+    SharedPool(&'c PgPool),
     /// Unchanged, on this connection.
-    Of(&'c mut PgConnection),
+    Connection(&'c mut PgConnection),
     /// In its own transaction, on this connection.
-    OfShared(&'c mut PgConnection),
+    SharedConnection(&'c mut PgConnection),
 }
 
-type Step = Either<PgQueryResult, PgRow>;
+/// The result of a statement, or one of its rows.
+pub(super) type Output = Either<PgQueryResult, PgRow>;
 
 impl Pool {
-    pub(super) async fn begin(&self, timeout: Duration) -> Result<Transaction, Error> {
-        let inner = self.connections.begin_with(opening(self.pooling, timeout)).await?;
-        Ok(Transaction { inner, pooling: self.pooling, clock: self.clock.clone(), changed: false })
-    }
-
-    pub(super) fn single(&self) -> Single<'_> {
+    pub(super) fn single(&self) -> StatementExecutor<'_> {
         match self.pooling {
-            Pooling::Session => Single::OfPool(&self.connections),
-            Pooling::Transaction => Single::OfSharedPool(&self.connections),
+            Pooling::Session => StatementExecutor::Pool(&self.connections),
+            Pooling::Transaction => StatementExecutor::SharedPool(&self.connections),
         }
-    }
-}
-
-impl Transaction {
-    /// Returns the accepted state of the database's clock.
-    pub(super) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    /// Records that something was changed.
-    pub(super) fn note_change(&mut self) {
-        self.changed = true;
-    }
-
-    /// Commits, and waits for the standbys that the server waits for. The result of a transaction that
-    /// found its work already done acknowledges the work of another one, which may still wait for a
-    /// standby, or whose wait may have been cancelled; so this one writes something to the WAL, after
-    /// that work, and waits for it instead.
-    ///
-    /// # Errors
-    /// [`StoreError::Unconfirmed`]: that wait was cancelled, which Postgres reports by a warning and no
-    /// error.
-    pub async fn commit(mut self) -> Result<(), StoreError> {
-        if !self.changed {
-            sqlx::query!("SELECT pg_logical_emit_message(true, 'tokend', '') IS NULL AS written")
-                .fetch_one(&mut self)
-                .await?;
-        }
-        self.commit_unacknowledged().await
-    }
-
-    /// Commits a transaction of a job, whose result nobody acts on before it is confirmed.
-    ///
-    /// # Errors
-    /// [`StoreError::Unconfirmed`], as for [`Self::commit`].
-    pub(super) async fn commit_unacknowledged(self) -> Result<(), StoreError> {
-        let (done, warned) = notices::watched(self.inner.commit()).await;
-        done?;
-        if warned { Err(StoreError::Unconfirmed) } else { Ok(()) }
     }
 }
 
@@ -139,10 +85,10 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn single(&mut self) -> Single<'_> {
+    pub(super) fn single(&mut self) -> StatementExecutor<'_> {
         match self.pooling {
-            Pooling::Session => Single::Of(&mut self.connection),
-            Pooling::Transaction => Single::OfShared(&mut self.connection),
+            Pooling::Session => StatementExecutor::Connection(&mut self.connection),
+            Pooling::Transaction => StatementExecutor::SharedConnection(&mut self.connection),
         }
     }
 
@@ -151,38 +97,40 @@ impl Session {
     }
 }
 
-impl Single<'_> {
+impl StatementExecutor<'_> {
     /// Runs the statement as a whole transaction.
-    async fn alone<'q, E>(self, query: E) -> Result<Vec<Step>, Error>
+    async fn run_in_transaction<'q, E>(self, query: E) -> Result<Vec<Output>, Error>
     where
         E: 'q + Execute<'q, Postgres>,
     {
-        let opening = opening(Pooling::Transaction, STORE_DEADLINE);
+        let begin = begin_statement(Pooling::Transaction, STORE_DEADLINE);
         let mut transaction = match self {
-            Self::OfPool(pool) | Self::OfSharedPool(pool) => pool.begin_with(opening).await?,
-            Self::Of(connection) | Self::OfShared(connection) => connection.begin_with(opening).await?,
+            Self::Pool(pool) | Self::SharedPool(pool) => pool.begin_with(begin).await?,
+            Self::Connection(connection) | Self::SharedConnection(connection) => {
+                connection.begin_with(begin).await?
+            }
         };
-        let steps = transaction.fetch_many(Unnamed(query)).collect::<Result<Vec<_>, _>>().await?;
+        let outputs = transaction.fetch_many(Unnamed(query)).collect::<Result<Vec<_>, _>>().await?;
         transaction.commit().await?;
-        Ok(steps)
+        Ok(outputs)
     }
 }
 
 /// Begins a transaction in which no statement takes longer than `timeout`; zero is no limit. Settings
 /// that a direct connection gets once for its session are set here for a pooler's.
-fn opening(pooling: Pooling, timeout: Duration) -> AssertSqlSafe<String> {
-    let mut opening = format!("BEGIN; SET LOCAL statement_timeout = {}", timeout.as_millis());
+pub(super) fn begin_statement(pooling: Pooling, timeout: Duration) -> AssertSqlSafe<String> {
+    let mut begin = format!("BEGIN; SET LOCAL statement_timeout = {}", timeout.as_millis());
     if pooling == Pooling::Transaction {
-        opening.push_str(
+        begin.push_str(
             "; SELECT set_config('synchronous_commit', 'on', true)
              WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
         );
     }
-    AssertSqlSafe(opening)
+    AssertSqlSafe(begin)
 }
 
 /// A statement that leaves nothing in its session.
-struct Unnamed<E>(E);
+pub(super) struct Unnamed<E>(pub(super) E);
 
 impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
     fn sql(self) -> SqlStr {
@@ -203,86 +151,42 @@ impl<'q, E: Execute<'q, Postgres>> Execute<'q, Postgres> for Unnamed<E> {
 }
 
 /// The result of a statement, available once it has been committed.
-enum Steps<'e> {
-    Awaited(BoxFuture<'e, Result<Vec<Step>, Error>>),
-    Given(vec::IntoIter<Step>),
+enum Outputs<'e> {
+    Awaited(BoxFuture<'e, Result<Vec<Output>, Error>>),
+    Given(vec::IntoIter<Output>),
 }
 
-impl Stream for Steps<'_> {
-    type Item = Result<Step, Error>;
+impl Stream for Outputs<'_> {
+    type Item = Result<Output, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Self::Awaited(steps) = &mut *self {
-            let (steps, failed) = match std::task::ready!(steps.as_mut().poll(context)) {
-                Ok(steps) => (steps, None),
+        if let Self::Awaited(outputs) = &mut *self {
+            let (outputs, failed) = match std::task::ready!(outputs.as_mut().poll(context)) {
+                Ok(outputs) => (outputs, None),
                 Err(error) => (Vec::new(), Some(error)),
             };
-            *self = Self::Given(steps.into_iter());
+            *self = Self::Given(outputs.into_iter());
             if let Some(error) = failed {
                 return Poll::Ready(Some(Err(error)));
             }
         }
-        let Self::Given(steps) = &mut *self else { return Poll::Ready(None) };
-        Poll::Ready(steps.next().map(Ok))
+        let Self::Given(outputs) = &mut *self else { return Poll::Ready(None) };
+        Poll::Ready(outputs.next().map(Ok))
     }
 }
 
-impl<'c> Executor<'c> for &'c mut Transaction {
+impl<'c> Executor<'c> for StatementExecutor<'c> {
     type Database = Postgres;
 
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Step, Error>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        match self.pooling {
-            Pooling::Session => self.inner.fetch_many(query),
-            Pooling::Transaction => self.inner.fetch_many(Unnamed(query)),
-        }
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        match self.pooling {
-            Pooling::Session => self.inner.fetch_optional(query),
-            Pooling::Transaction => self.inner.fetch_optional(Unnamed(query)),
-        }
-    }
-
-    fn prepare_with<'e>(
-        self,
-        sql: SqlStr,
-        parameters: &'e [PgTypeInfo],
-    ) -> BoxFuture<'e, Result<PgStatement, Error>>
-    where
-        'c: 'e,
-    {
-        self.inner.prepare_with(sql, parameters)
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, Error>>
-    where
-        'c: 'e,
-    {
-        self.inner.describe(sql)
-    }
-}
-
-impl<'c> Executor<'c> for Single<'c> {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Step, Error>>
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Output, Error>>
     where
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
         match self {
-            Self::OfPool(pool) => pool.fetch_many(query),
-            Self::Of(connection) => connection.fetch_many(query),
-            shared => Box::pin(Steps::Awaited(Box::pin(shared.alone(query)))),
+            Self::Pool(pool) => pool.fetch_many(query),
+            Self::Connection(connection) => connection.fetch_many(query),
+            shared => Box::pin(Outputs::Awaited(Box::pin(shared.run_in_transaction(query)))),
         }
     }
 
@@ -292,11 +196,11 @@ impl<'c> Executor<'c> for Single<'c> {
         E: 'q + Execute<'q, Postgres>,
     {
         match self {
-            Self::OfPool(pool) => pool.fetch_optional(query),
-            Self::Of(connection) => connection.fetch_optional(query),
+            Self::Pool(pool) => pool.fetch_optional(query),
+            Self::Connection(connection) => connection.fetch_optional(query),
             shared => Box::pin(async {
-                let steps = shared.alone(query).await?;
-                Ok(steps.into_iter().find_map(Either::right))
+                let outputs = shared.run_in_transaction(query).await?;
+                Ok(outputs.into_iter().find_map(Either::right))
             }),
         }
     }
@@ -310,8 +214,10 @@ impl<'c> Executor<'c> for Single<'c> {
         'c: 'e,
     {
         match self {
-            Self::OfPool(pool) | Self::OfSharedPool(pool) => pool.prepare_with(sql, parameters),
-            Self::Of(connection) | Self::OfShared(connection) => connection.prepare_with(sql, parameters),
+            Self::Pool(pool) | Self::SharedPool(pool) => pool.prepare_with(sql, parameters),
+            Self::Connection(connection) | Self::SharedConnection(connection) => {
+                connection.prepare_with(sql, parameters)
+            }
         }
     }
 
@@ -320,8 +226,8 @@ impl<'c> Executor<'c> for Single<'c> {
         'c: 'e,
     {
         match self {
-            Self::OfPool(pool) | Self::OfSharedPool(pool) => pool.describe(sql),
-            Self::Of(connection) | Self::OfShared(connection) => connection.describe(sql),
+            Self::Pool(pool) | Self::SharedPool(pool) => pool.describe(sql),
+            Self::Connection(connection) | Self::SharedConnection(connection) => connection.describe(sql),
         }
     }
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::columns::{Time, unreadable};
 use super::locks::clock;
-use super::pooling::Transaction;
+use super::transaction::Transaction;
 use super::{Store, StoreError, rows};
 use crate::domain::session::{LINK_LIFETIME, MAX_LINKS, MAX_SESSIONS_PER_TOKEN, PortalSession};
 use crate::domain::{OrganizationId, PortalTerms, Scope, UserId};

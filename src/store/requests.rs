@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 
 use super::columns::Lenient;
 use super::locks::clock;
-use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
+use super::transaction::Transaction;
 use super::{Store, StoreError};
 use crate::clock::BootInstant;
 use crate::domain::{Caller, Token};

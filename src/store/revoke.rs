@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::events::{self, By};
-use super::pooling::Transaction;
 use super::rows::{self, TokenRow, token_query};
+use super::transaction::Transaction;
 use super::{Store, StoreError};
 use crate::domain::event::EventKind;
 use crate::domain::{Owner, Principal, ReservedScope, ReservedScopes, RevokeReason, Scope, Scopes, Token};

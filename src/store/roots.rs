@@ -5,8 +5,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::columns::Time;
-use super::pooling::Transaction;
-use super::transaction::TransactionError;
+use super::transaction::{Transaction, TransactionError};
 use super::{StoreError, rows};
 use crate::domain::root::{LastRoot, LastRootError, ROOT_MARGIN, is_missed};
 use crate::domain::{Owner, Token};

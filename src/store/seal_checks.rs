@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 use super::clock::earlier;
 use super::columns::Time;
 use super::locks::clock;
-use super::pooling::Transaction;
 use super::seals::{SealRow, Sealed, array, read_events, select_seals};
+use super::transaction::Transaction;
 use super::{Store, StoreError};
 use crate::secret::{KeyId, Keyring, Mac};
 

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::columns::{LAST_MOMENT, Time};
 use super::locks::clock;
-use super::pooling::Transaction;
+use super::transaction::Transaction;
 use super::{Store, StoreError};
 use crate::secret::{KeyId, Keyring, Mac, SealHeader, SealedEvents};
 

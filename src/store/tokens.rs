@@ -6,8 +6,8 @@ use sqlx::types::Json;
 use time::OffsetDateTime;
 
 use super::grants::GrantColumn;
-use super::pooling::Transaction;
 use super::rows::{self, TokenRow, select_tokens};
+use super::transaction::Transaction;
 use super::{Store, StoreError};
 use crate::clock::BootInstant;
 use crate::domain::Token;

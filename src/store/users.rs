@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::columns::Time;
 use super::families::Member;
-use super::pooling::Transaction;
 use super::revoke::all_reserved;
 use super::rows::{self, TokenRow, token_query};
+use super::transaction::Transaction;
 use super::{Store, StoreError};
 use crate::domain::users::Disabling;
 use crate::domain::{Owner, ReservedScopes};
