@@ -15,7 +15,7 @@ use crate::metrics::RequestMetrics;
 
 /// The most bytes of a connection's unfinished requests: before its peer has shown a credential, and after.
 const CONNECTION_BYTES: usize = 340 * 1024;
-const KNOWN_CONNECTION_BYTES: usize = 1024 * 1024;
+const AUTHENTICATED_CONNECTION_BYTES: usize = 1024 * 1024;
 
 /// The bytes of an open request in addition to what was sent: its future, and its entries in HTTP's tables.
 const OPEN_REQUEST_BYTES: usize = 3 * 1024;
@@ -37,7 +37,7 @@ pub struct ConnectionRequests {
     limiter: RequestLimiter,
     network: PeerNetwork,
     /// Whether its peer has shown a credential.
-    known: Arc<AtomicBool>,
+    authenticated: Arc<AtomicBool>,
     unfinished: AtomicUsize,
 }
 
@@ -84,14 +84,14 @@ impl RequestLimiter {
         evicted
     }
 
-    /// Starts to count the requests of a connection from this address; `known` becomes true when
+    /// Starts to count the requests of a connection from this address; `authenticated` becomes true when
     /// its peer has shown a credential.
     #[must_use]
-    pub fn connection(&self, address: IpAddr, known: Arc<AtomicBool>) -> Arc<ConnectionRequests> {
+    pub fn connection(&self, address: IpAddr, authenticated: Arc<AtomicBool>) -> Arc<ConnectionRequests> {
         Arc::new(ConnectionRequests {
             limiter: self.clone(),
             network: address.into(),
-            known,
+            authenticated,
             unfinished: AtomicUsize::new(0),
         })
     }
@@ -175,7 +175,11 @@ impl ConnectionRequests {
 
     /// Takes bytes of the connection, and returns how many it had before.
     fn take(&self, bytes: usize) -> Result<usize, Refused> {
-        let most = if self.known.load(Ordering::Relaxed) { KNOWN_CONNECTION_BYTES } else { CONNECTION_BYTES };
+        let most = if self.authenticated.load(Ordering::Relaxed) {
+            AUTHENTICATED_CONNECTION_BYTES
+        } else {
+            CONNECTION_BYTES
+        };
         let fits = |taken: usize| Some(taken + bytes).filter(|sum| *sum <= most);
         let taken = self.unfinished.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
         taken.map(|before| CONNECTION + before).map_err(|_| Refused::OverShare)
@@ -260,12 +264,12 @@ mod tests {
 
     #[test]
     fn an_authenticated_client_may_have_an_unfinished_request_on_every_stream() {
-        let limiter = limiter(4 * KNOWN_CONNECTION_BYTES);
-        let known = Arc::new(AtomicBool::new(false));
-        let connection = limiter.connection(address(1), Arc::clone(&known));
+        let limiter = limiter(4 * AUTHENTICATED_CONNECTION_BYTES);
+        let authenticated = Arc::new(AtomicBool::new(false));
+        let connection = limiter.connection(address(1), Arc::clone(&authenticated));
         let open = || (0..256).map_while(|_| connection.open(0).ok()).collect::<Vec<_>>().len();
         assert_eq!(open(), CONNECTION_BYTES / OPEN_REQUEST_BYTES);
-        known.store(true, Ordering::Relaxed);
+        authenticated.store(true, Ordering::Relaxed);
         assert_eq!(open(), 256);
     }
 }

@@ -92,18 +92,18 @@ impl Callers {
         bearer(request.metadata().as_ref()).ok()
     }
 
-    /// Authenticates the sender from a cache that is fresh at `present`; `None` when the cache
+    /// Authenticates the sender from a cache that is fresh at `read_point`; `None` when the cache
     /// cannot, or the credential is not good.
     pub(crate) fn try_authenticate(
         &self,
         engine: &Engine,
         headers: &HeaderMap,
         peer: &Peer,
-        present: &ReadPoint,
+        read_point: &ReadPoint,
     ) -> Option<Arc<Credential>> {
         match bearer(headers) {
             Ok(secret) => {
-                engine.try_authenticate(secret, Some(peer.address.ip()), &peer.credentials, present)
+                engine.try_authenticate(secret, Some(peer.address.ip()), &peer.credentials, read_point)
             }
             Err(CredentialError::Missing) => {
                 let certificate = peer.certificate.as_deref()?;

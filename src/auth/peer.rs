@@ -24,7 +24,7 @@ impl From<&Connection> for Peer {
         Self {
             address: connection.address(),
             certificate: connection.certificate(),
-            credentials: Arc::new(CredentialCache::new(connection.known())),
+            credentials: Arc::new(CredentialCache::new(connection.authenticated())),
         }
     }
 }

@@ -32,7 +32,7 @@ const LINGER_LIMITS: (u64, Duration) = (16 << 20, Duration::from_secs(2));
 pub struct Connection {
     opened: Opened,
     /// Whether the peer has authenticated.
-    known: Arc<AtomicBool>,
+    authenticated: Arc<AtomicBool>,
     cutoff: Option<Cutoff>,
     /// When its peer should open another one.
     due: Option<Instant>,
@@ -78,8 +78,8 @@ impl Connection {
         permits: Option<Permits>,
         counted: Counted,
     ) -> Self {
-        let known = Arc::new(AtomicBool::new(opened.certificate.is_some()));
-        Self { opened, known, cutoff, due, _permits: permits, _counted: counted }
+        let authenticated = Arc::new(AtomicBool::new(opened.certificate.is_some()));
+        Self { opened, authenticated, cutoff, due, _permits: permits, _counted: counted }
     }
 
     /// Returns the peer's address.
@@ -96,15 +96,15 @@ impl Connection {
 
     /// Returns the flag that becomes true when the peer has authenticated.
     #[must_use]
-    pub fn known(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.known)
+    pub fn authenticated(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.authenticated)
     }
 
     /// Fails once the client's certificate is no longer accepted, or the connection is evicted.
     fn admitted(&self) -> io::Result<()> {
         match (&self.opened.admission, &self.opened.memory) {
             (Some(admission), _) if admission.is_withdrawn() => Err(io::ErrorKind::ConnectionAborted.into()),
-            (_, Some(memory)) if !self.known.load(Ordering::Relaxed) => memory.may_stay(),
+            (_, Some(memory)) if !self.authenticated.load(Ordering::Relaxed) => memory.may_stay(),
             _ => Ok(()),
         }
     }
@@ -117,7 +117,7 @@ impl Connection {
     ) -> Option<Poll<io::Result<()>>> {
         let Opened { memory, socket, .. } = &mut self.opened;
         let counting = memory.as_mut()?;
-        if self.known.load(Ordering::Relaxed) {
+        if self.authenticated.load(Ordering::Relaxed) {
             *memory = None;
             socket.activity().set_overspent(false);
             return None;

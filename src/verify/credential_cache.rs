@@ -23,7 +23,7 @@ struct Presented {
 pub struct CredentialCache {
     last: ArcSwapOption<Presented>,
     /// Shared with the connection, which limits the input of an unauthenticated client.
-    known: Arc<AtomicBool>,
+    authenticated: Arc<AtomicBool>,
 }
 
 impl CredentialCache {
@@ -34,28 +34,28 @@ impl CredentialCache {
         bool::from(proven.ct_eq(text.as_bytes())).then(|| Arc::clone(credential))
     }
 
-    /// Creates an empty cache for a connection; `known` becomes true when its peer has proven any
+    /// Creates an empty cache for a connection; `authenticated` becomes true when its peer has proven any
     /// credential.
     #[must_use]
-    pub fn new(known: Arc<AtomicBool>) -> Self {
-        Self { last: ArcSwapOption::empty(), known }
+    pub fn new(authenticated: Arc<AtomicBool>) -> Self {
+        Self { last: ArcSwapOption::empty(), authenticated }
     }
 
     /// Returns the flag that becomes true when the peer has proven any credential.
     #[must_use]
-    pub fn known(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.known)
+    pub fn authenticated(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.authenticated)
     }
 
     /// Returns whether the peer has proven any credential.
     #[must_use]
-    pub fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated.load(Ordering::Relaxed)
     }
 
     /// Notes that the peer has proven a credential that need not be kept.
     pub fn note(&self) {
-        self.known.store(true, Ordering::Relaxed);
+        self.authenticated.store(true, Ordering::Relaxed);
     }
 
     /// Keeps what has been proven, instead of what was kept before.

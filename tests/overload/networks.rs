@@ -69,7 +69,7 @@ async fn served(from: [&str; 2]) -> usize {
     tokio::spawn(async move {
         while let Some(mut connection) = incoming.next().await {
             // So that it is not closed for a new one.
-            connection.known().store(true, Ordering::Relaxed);
+            connection.authenticated().store(true, Ordering::Relaxed);
             tokio::spawn(async move {
                 connection.write_all(b".").await.unwrap();
                 let _ = tokio::io::copy(&mut connection, &mut tokio::io::sink()).await;

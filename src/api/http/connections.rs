@@ -59,7 +59,7 @@ pub(crate) async fn serve(mut incoming: Incoming, listener: Listener) {
         let mut until = connection.cutoff();
         let answering = ConnectionService {
             listener: listener.clone(),
-            requests: listener.requests.connection(connection.address().ip(), connection.known()),
+            requests: listener.requests.connection(connection.address().ip(), connection.authenticated()),
             peer: Peer::from(&connection),
             probes_only: until.is_some(),
             due: connection.due(),

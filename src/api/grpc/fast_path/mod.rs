@@ -54,7 +54,7 @@ impl CallDispatcher {
             api: Arc::clone(&self.api),
             routes: self.routes.clone(),
             methods: Arc::clone(&self.methods),
-            requests: self.requests.connection(peer.address.ip(), peer.credentials.known()),
+            requests: self.requests.connection(peer.address.ip(), peer.credentials.authenticated()),
             web: self.web,
             refusals: Arc::new(RefusalMemory::new(
                 Arc::clone(&self.api.context.response_memory),

@@ -38,7 +38,7 @@ impl RequestFuture {
     pub(super) fn new(dispatcher: Arc<ConnectionDispatcher>, request: Request<Incoming>) -> Self {
         let is_verify = request.uri().path() == VERIFY;
         let is_large = request.headers().len() > FEW_HEADERS;
-        let state = if is_large && !dispatcher.peer.credentials.is_known() {
+        let state = if is_large && !dispatcher.peer.credentials.is_authenticated() {
             let (parts, body) = request.into_parts();
             State::Packed(parts.into(), body)
         } else {
