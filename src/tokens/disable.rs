@@ -19,7 +19,7 @@ pub enum Usability {
 
 /// A token that was disabled or enabled, by this call or before it.
 #[derive(Debug)]
-pub struct Switched {
+pub struct TokenUsability {
     /// The token as it is now.
     pub token: Token,
     /// The time to judge it by.
@@ -45,13 +45,13 @@ impl Actions {
     /// # Errors
     /// [`ActionError`]: access, no such token in reach, a revoked token, the last root token, the
     /// database. After a database error the outcome may be unknown; a retry is safe.
-    pub async fn switch_token(
+    pub async fn set_usability(
         &self,
         caller: &Caller,
         id: TokenId,
         usability: Usability,
         reason: &RevokeReason,
-    ) -> Result<Switched, ActionError> {
+    ) -> Result<TokenUsability, ActionError> {
         caller.require(Permission::WriteOwn)?;
         let mut store = match usability {
             Usability::Disabled(_) => self.admission.revocations(caller).await?,
@@ -96,7 +96,7 @@ impl Actions {
             })
             .await?;
         // In a separate statement, so later than the commit that has returned.
-        Ok(Switched { token, now, effective_time: store.effective_time().await? })
+        Ok(TokenUsability { token, now, effective_time: store.effective_time().await? })
     }
 }
 

@@ -29,7 +29,7 @@ pub struct NamedUser {
 
 /// A user who was disabled or enabled, by this call or before it.
 #[derive(Debug)]
-pub struct SwitchedUser {
+pub struct UserUsability {
     /// The organization.
     pub organization_id: OrganizationId,
     /// How many tokens this call disabled or enabled.
@@ -81,7 +81,7 @@ impl Actions {
         named: &NamedUser,
         (reason, last_root): (&RevokeReason, LastRoot),
         on_change: OnChange<'_>,
-    ) -> Result<SwitchedUser, ActionError> {
+    ) -> Result<UserUsability, ActionError> {
         let organization_id = named.authorize(caller, named.organization_id.clone())?;
         let owner = named.owner(&organization_id);
         let mut store = self.admission.bulk_revocations(caller).await?;
@@ -132,7 +132,7 @@ impl Actions {
             .await?;
         // In a separate statement, so later than the commit that has returned.
         let effective_time = store.effective_time().await?;
-        Ok(SwitchedUser { organization_id, count, disable_time: Some(disable_time), effective_time })
+        Ok(UserUsability { organization_id, count, disable_time: Some(disable_time), effective_time })
     }
 
     /// Enables a user again, for a caller with `tokend:write` that may enable each of the tokens. Takes back what
@@ -145,7 +145,7 @@ impl Actions {
         caller: &Caller,
         named: &NamedUser,
         on_change: OnChange<'_>,
-    ) -> Result<SwitchedUser, ActionError> {
+    ) -> Result<UserUsability, ActionError> {
         let organization_id = named.authorize(caller, named.organization_id.clone())?;
         let owner = named.owner(&organization_id);
         let store = self.admission.writes(caller).await?;
@@ -178,7 +178,7 @@ impl Actions {
             })
             .await?;
         let effective_time = store.effective_time().await?;
-        Ok(SwitchedUser { organization_id, count, disable_time: None, effective_time })
+        Ok(UserUsability { organization_id, count, disable_time: None, effective_time })
     }
 
     /// Lists users for a caller with `tokend:read`.

@@ -248,9 +248,7 @@ impl Engine {
         self.usage.note(id, record, lookup.now);
         Ok(caller?)
     }
-}
 
-impl Engine {
     fn judge_portal(
         &self,
         portal: &Arc<Portal>,

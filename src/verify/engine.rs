@@ -56,7 +56,8 @@ pub struct EngineConfig {
     pub metrics: Arc<Metrics>,
 }
 
-/// Verifies secrets by their records.
+/// Verifies secrets by their records. Its methods are in the files of their subject: `lookup`, `credential`, `status`
+/// and `pending_invalidation` beside this one.
 #[derive(Debug)]
 pub struct Engine {
     pub(super) prefix: Prefix,

@@ -244,12 +244,7 @@ impl Caller {
         &self,
         named: Option<OrganizationId>,
     ) -> Result<Option<OrganizationId>, AccessError> {
-        match (self.verify_reach(), named) {
-            (Reach::Any, named) => Ok(named),
-            (Reach::Only(own), None) => Ok(Some(own.clone())),
-            (Reach::Only(own), Some(named)) if *own == named => Ok(Some(named)),
-            (Reach::Only(_), Some(_)) => Err(AccessError::ForeignOrganization),
-        }
+        narrow(self.verify_reach(), named)
     }
 
     /// Returns the organizations whose tokens this caller can read and manage.
@@ -264,12 +259,8 @@ impl Caller {
     /// # Errors
     /// The named organization is outside the caller's reach.
     pub fn organization(&self, named: Option<OrganizationId>) -> Result<OrganizationId, AccessError> {
-        match (self.reach(), named) {
-            (Reach::Any, named) => Ok(named.unwrap_or_else(OrganizationId::default_organization)),
-            (Reach::Only(own), None) => Ok(own.clone()),
-            (Reach::Only(own), Some(named)) if *own == named => Ok(named),
-            (Reach::Only(_), Some(_)) => Err(AccessError::ForeignOrganization),
-        }
+        let narrowed = narrow(self.reach(), named)?;
+        Ok(narrowed.unwrap_or_else(OrganizationId::default_organization))
     }
 
     /// Returns the organization of a listing: as [`Self::organization`], but a root caller that names
@@ -281,10 +272,7 @@ impl Caller {
         &self,
         named: Option<OrganizationId>,
     ) -> Result<Option<OrganizationId>, AccessError> {
-        if named.is_none() && self.reach() == Reach::Any {
-            return Ok(None);
-        }
-        self.organization(named).map(Some)
+        narrow(self.reach(), named)
     }
 
     /// Returns whether the caller's credential is the token with this id.
@@ -378,5 +366,15 @@ fn usable(state: TokenState, admitted: bool) -> Result<(), CredentialError> {
         TokenState::Disabled => Err(CredentialError::Disabled),
         TokenState::Active if !admitted => Err(CredentialError::IpNotAllowed),
         TokenState::Active => Ok(()),
+    }
+}
+
+/// Returns the named organization if it is in reach, else the only one in reach; `None`: none is named, and all are.
+fn narrow(reach: Reach<'_>, named: Option<OrganizationId>) -> Result<Option<OrganizationId>, AccessError> {
+    match (reach, named) {
+        (Reach::Any, named) => Ok(named),
+        (Reach::Only(own), None) => Ok(Some(own.clone())),
+        (Reach::Only(own), Some(named)) if *own == named => Ok(Some(named)),
+        (Reach::Only(_), Some(_)) => Err(AccessError::ForeignOrganization),
     }
 }

@@ -14,7 +14,7 @@ use crate::domain::root::LastRoot;
 use crate::domain::{Caller, FieldError, Labels, OrganizationId, RevokeReason, Token, TokenName, Violations};
 use crate::secret::TokenId;
 use crate::tokens::create::Created;
-use crate::tokens::disable::Switched;
+use crate::tokens::disable::TokenUsability;
 use crate::tokens::revoke::{RevocationExtent, Revoked, RevokedUser};
 use crate::tokens::rotate::RotateToken;
 use crate::tokens::update::TokenChange;
@@ -209,24 +209,24 @@ pub(super) fn revoke_response(revoked: &Revoked, may_see: bool) -> proto::Revoke
 }
 
 /// Reads the token that is to be disabled or enabled, and the reason.
-pub(super) fn switch_request(id: &str, reason: &str) -> Result<(TokenId, RevokeReason), Violations> {
+pub(super) fn usability_request(id: &str, reason: &str) -> Result<(TokenId, RevokeReason), Violations> {
     let mut violations = Violations::default();
     let id = violations.take("token_id", token_id(id));
     let reason = violations.take("reason", RevokeReason::parse(reason));
     violations.finish(id.zip(reason))
 }
 
-pub(super) fn disable_response(switched: &Switched) -> proto::DisableTokenResponse {
+pub(super) fn disable_response(changed: &TokenUsability) -> proto::DisableTokenResponse {
     proto::DisableTokenResponse {
-        token: Some((&switched.token, switched.now).into()),
-        effective_time: Some(timestamp(switched.effective_time)),
+        token: Some((&changed.token, changed.now).into()),
+        effective_time: Some(timestamp(changed.effective_time)),
     }
 }
 
-pub(super) fn enable_response(switched: &Switched) -> proto::EnableTokenResponse {
+pub(super) fn enable_response(changed: &TokenUsability) -> proto::EnableTokenResponse {
     proto::EnableTokenResponse {
-        token: Some((&switched.token, switched.now).into()),
-        effective_time: Some(timestamp(switched.effective_time)),
+        token: Some((&changed.token, changed.now).into()),
+        effective_time: Some(timestamp(changed.effective_time)),
     }
 }
 

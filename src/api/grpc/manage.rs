@@ -1,5 +1,7 @@
 //! The RPCs that change tokens, after authentication. Each holds a pending invalidation in the engine
 //! until its outcome is known, and drops it also when the client cancels. Called by the service alone.
+//! Each checks the permission that it needs before the fields: a caller without it learns nothing about them.
+//! The action judges it again in its transaction, which is what access depends on.
 
 use tracing::{Span, field};
 
@@ -17,7 +19,7 @@ use crate::domain::root::LastRoot;
 use crate::domain::{Caller, Permission, Token};
 use crate::secret::TokenId;
 use crate::tokens::ActionError;
-use crate::tokens::disable::{Switched, Usability};
+use crate::tokens::disable::{TokenUsability, Usability};
 use crate::tokens::revoke::{RevokeToken, Right};
 use crate::verify::{ClientKey, Credential, ProveError};
 
@@ -97,21 +99,21 @@ impl TokenApi {
         Ok(changes::revoke_user_response(&revoked, &organization_id))
     }
 
-    pub(super) async fn switch(
+    pub(super) async fn set_usability(
         &self,
         credential: &Credential,
         token_id: &str,
         usability: Usability,
         reason: &str,
-    ) -> Result<Switched, CallError> {
+    ) -> Result<TokenUsability, CallError> {
         let caller = credential.caller();
         caller.require(Permission::WriteOwn)?;
-        let (id, reason) = changes::switch_request(token_id, reason)?;
+        let (id, reason) = changes::usability_request(token_id, reason)?;
         Span::current().record("token.id", field::display(id));
         let _invalidation = self.context.engine.invalidate_token(id);
-        let switched = self.context.actions.switch_token(caller, id, usability, &reason).await?;
-        record_owner(&switched.token);
-        Ok(switched)
+        let changed = self.context.actions.set_usability(caller, id, usability, &reason).await?;
+        record_owner(&changed.token);
+        Ok(changed)
     }
 
     pub(super) async fn disable_owner(

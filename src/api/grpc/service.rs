@@ -151,8 +151,9 @@ impl TokenService for TokenApi {
     ) -> Result<Response<DisableTokenResponse>, Status> {
         self.call(Rpc::DisableToken, request, async |credential, message| {
             let disabled = Usability::Disabled(LastRoot::forced(message.force));
-            let switched = self.switch(&credential, &message.token_id, disabled, &message.reason).await?;
-            Ok(changes::disable_response(&switched))
+            let changed =
+                self.set_usability(&credential, &message.token_id, disabled, &message.reason).await?;
+            Ok(changes::disable_response(&changed))
         })
         .await
     }
@@ -162,8 +163,8 @@ impl TokenService for TokenApi {
         request: Request<EnableTokenRequest>,
     ) -> Result<Response<EnableTokenResponse>, Status> {
         self.call(Rpc::EnableToken, request, async |credential, message| {
-            let switched = self.switch(&credential, &message.token_id, Usability::Enabled, "").await?;
-            Ok(changes::enable_response(&switched))
+            let changed = self.set_usability(&credential, &message.token_id, Usability::Enabled, "").await?;
+            Ok(changes::enable_response(&changed))
         })
         .await
     }

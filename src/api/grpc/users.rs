@@ -8,7 +8,7 @@ use crate::domain::session::PORTAL_LIFETIME;
 use crate::domain::users::{User, UserListing};
 use crate::domain::{FieldError, OrganizationId, RevokeReason, UserId, Violations};
 use crate::tokens::portal::{CreatePortalSession, PortalLink};
-use crate::tokens::users::{NamedUser, SwitchedUser, UsersPage};
+use crate::tokens::users::{NamedUser, UserUsability, UsersPage};
 
 pub(super) fn revoke_request(
     message: &proto::RevokeUserTokensRequest,
@@ -45,20 +45,20 @@ fn named(
     Some(NamedUser { organization_id: organization_id?, user_id: user_id?, kind: kind?.unwrap_or_default() })
 }
 
-pub(super) fn disable_response(switched: &SwitchedUser) -> proto::DisableUserResponse {
+pub(super) fn disable_response(changed: &UserUsability) -> proto::DisableUserResponse {
     proto::DisableUserResponse {
-        organization_id: switched.organization_id.as_str().to_owned(),
-        disabled_count: count(switched.count),
-        disable_time: switched.disable_time.map(timestamp),
-        effective_time: Some(timestamp(switched.effective_time)),
+        organization_id: changed.organization_id.as_str().to_owned(),
+        disabled_count: count(changed.count),
+        disable_time: changed.disable_time.map(timestamp),
+        effective_time: Some(timestamp(changed.effective_time)),
     }
 }
 
-pub(super) fn enable_response(switched: &SwitchedUser) -> proto::EnableUserResponse {
+pub(super) fn enable_response(changed: &UserUsability) -> proto::EnableUserResponse {
     proto::EnableUserResponse {
-        organization_id: switched.organization_id.as_str().to_owned(),
-        enabled_count: count(switched.count),
-        effective_time: Some(timestamp(switched.effective_time)),
+        organization_id: changed.organization_id.as_str().to_owned(),
+        enabled_count: count(changed.count),
+        effective_time: Some(timestamp(changed.effective_time)),
     }
 }
 

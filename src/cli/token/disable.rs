@@ -15,7 +15,7 @@ use crate::config::Environment;
 #[derive(Args)]
 pub(crate) struct DisableFlags {
     #[command(flatten)]
-    switch: SwitchFlags,
+    token: EnableFlags,
 
     /// Reason, for people who read the audit log; at most 500 bytes
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -28,7 +28,7 @@ pub(crate) struct DisableFlags {
 
 /// Flags of both commands.
 #[derive(Args)]
-pub(crate) struct SwitchFlags {
+pub(crate) struct EnableFlags {
     #[command(flatten)]
     address: AddressFlag,
 
@@ -42,7 +42,7 @@ pub(crate) struct SwitchFlags {
 }
 
 pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> Result<(), CommandError> {
-    let DisableFlags { switch: flags, reason, force } = flags;
+    let DisableFlags { token: flags, reason, force } = flags;
     let client = Client::open(flags.address, environment).await?;
     let message = DisableTokenRequest { token_id: flags.token_id, force, reason };
     let answer = client
@@ -51,7 +51,7 @@ pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> R
     show(answer.token, answer.effective_time, "refused everywhere from ", flags.json)
 }
 
-pub(super) async fn enable(flags: SwitchFlags, environment: &Environment) -> Result<(), CommandError> {
+pub(super) async fn enable(flags: EnableFlags, environment: &Environment) -> Result<(), CommandError> {
     let client = Client::open(flags.address, environment).await?;
     let message = EnableTokenRequest { token_id: flags.token_id };
     let answer = client

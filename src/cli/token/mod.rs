@@ -65,7 +65,7 @@ pub(super) enum TokenCommand {
     Disable(disable::DisableFlags),
     /// Enable a disabled token again
     #[command(after_help = CALLER_HELP)]
-    Enable(disable::SwitchFlags),
+    Enable(disable::EnableFlags),
     /// Verify a secret that is read from standard input
     ///
     /// Exit status: 0 the secret is valid, 3 it is not valid (any other verdict), 1 the verdict is not known

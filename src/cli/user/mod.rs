@@ -8,10 +8,10 @@ use super::{CommandError, single_threaded};
 use crate::cli::client::AddressFlag;
 use crate::config::Environment;
 
+mod disable;
 mod list;
 mod portal;
 mod revoke;
-mod switch;
 
 /// `tokend user …`
 #[derive(Subcommand)]
@@ -27,13 +27,13 @@ pub(super) enum UserCommand {
     ///
     /// In one organization, until `tokend user enable`. The user need not have tokens.
     #[command(after_help = CALLER_HELP)]
-    Disable(switch::DisableFlags),
+    Disable(disable::DisableFlags),
 
     /// Take back what `tokend user disable` did, and nothing else
     ///
     /// Tokens that were revoked, have expired or were disabled by themselves stay refused.
     #[command(after_help = CALLER_HELP)]
-    Enable(switch::EnableFlags),
+    Enable(disable::EnableFlags),
 
     /// List who has tokens, how many, and who is disabled
     #[command(after_help = CALLER_HELP)]
@@ -82,8 +82,8 @@ pub(super) fn run(command: UserCommand, environment: &Environment) -> Result<(),
     let runtime = single_threaded()?;
     match command {
         UserCommand::Revoke(flags) => runtime.block_on(revoke::run(flags, environment)),
-        UserCommand::Disable(flags) => runtime.block_on(switch::disable(flags, environment)),
-        UserCommand::Enable(flags) => runtime.block_on(switch::enable(flags, environment)),
+        UserCommand::Disable(flags) => runtime.block_on(disable::disable(flags, environment)),
+        UserCommand::Enable(flags) => runtime.block_on(disable::enable(flags, environment)),
         UserCommand::List(flags) => runtime.block_on(list::run(flags, environment)),
         UserCommand::Portal(flags) => runtime.block_on(portal::create(flags, environment)),
         UserCommand::RevokePortal(flags) => runtime.block_on(portal::revoke(flags, environment)),

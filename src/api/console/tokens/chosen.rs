@@ -146,7 +146,7 @@ async fn end(
     let forgetting = context.engine.invalidate_token(id);
     if act == Act::Disabled {
         let disable = Usability::Disabled(LastRoot::Refuse);
-        return Ok(context.actions.switch_token(visit.caller(), id, disable, reason).await?.effective_time);
+        return Ok(context.actions.set_usability(visit.caller(), id, disable, reason).await?.effective_time);
     }
     let request = RevokeToken {
         id,

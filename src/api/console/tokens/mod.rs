@@ -19,9 +19,9 @@ mod pages;
 mod revoke;
 mod rotate;
 pub(super) mod subject;
-mod switch;
 mod terms;
 mod token;
+mod usability;
 mod user;
 mod view;
 
@@ -30,7 +30,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{get, post};
 
-use self::switch::{OFF, ON};
+use self::usability::{OFF, ON};
 use crate::api::console::interface::{Console, page};
 
 /// Returns the paths of tokens.
@@ -47,7 +47,10 @@ pub(super) fn routes() -> Router<Arc<Console>> {
         .route("/tokens/{id}", get(page!(token::page, id)))
         .route("/tokens/{id}/rotate", get(page!(rotate::ask, id)).post(page!(rotate::rotate, id)))
         .route("/tokens/{id}/edit", get(page!(edit::ask, id)).post(page!(edit::save, id)))
-        .route("/tokens/{id}/disable", get(page!(switch::ask, id, OFF)).post(page!(switch::act, id, OFF)))
-        .route("/tokens/{id}/enable", get(page!(switch::ask, id, ON)).post(page!(switch::act, id, ON)))
+        .route(
+            "/tokens/{id}/disable",
+            get(page!(usability::ask, id, OFF)).post(page!(usability::act, id, OFF)),
+        )
+        .route("/tokens/{id}/enable", get(page!(usability::ask, id, ON)).post(page!(usability::act, id, ON)))
         .route("/tokens/{id}/revoke", get(page!(revoke::ask, id)).post(page!(revoke::revoke, id)))
 }

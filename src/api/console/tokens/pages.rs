@@ -150,8 +150,8 @@ pub(super) struct Revoke {
 
 /// The question before a token is disabled or enabled.
 #[derive(Template)]
-#[template(path = "tokens/switch.html")]
-pub(super) struct Switch {
+#[template(path = "tokens/usability.html")]
+pub(super) struct UsabilityForm {
     pub(super) frame: Frame,
     pub(super) subject: Subject,
     pub(super) disables: bool,

@@ -3,7 +3,7 @@
 mod list;
 mod pages;
 mod query;
-mod switch;
+mod usability;
 
 use std::sync::Arc;
 
@@ -16,6 +16,6 @@ use crate::api::console::interface::{Console, page};
 pub(super) fn routes() -> Router<Arc<Console>> {
     Router::new()
         .route("/users", get(page!(list::page)))
-        .route("/users/disable", get(page!(switch::ask_to_disable)).post(page!(switch::disable)))
-        .route("/users/enable", get(page!(switch::ask_to_enable)).post(page!(switch::enable)))
+        .route("/users/disable", get(page!(usability::ask_to_disable)).post(page!(usability::disable)))
+        .route("/users/enable", get(page!(usability::ask_to_enable)).post(page!(usability::enable)))
 }

@@ -43,8 +43,8 @@ pub(super) struct UserView {
 
 /// The question before a user is disabled or enabled, and what was done.
 #[derive(Template)]
-#[template(path = "users/switch.html")]
-pub(super) struct Switch {
+#[template(path = "users/usability.html")]
+pub(super) struct UsabilityForm {
     pub(super) frame: Frame,
     pub(super) disables: bool,
     pub(super) owner: TypedOwner,

@@ -15,7 +15,7 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header,
 };
 use tonic::service::Routes;
 
@@ -141,7 +141,7 @@ impl ConnectionDispatcher {
     /// Returns the response of a refused call.
     pub(super) fn refused(&self, status: Status) -> Response<ResponseBody> {
         let mut response = status.into_http();
-        self.hold_refusal(response.headers_mut());
+        self.refusals.hold(response.headers_mut());
         response
     }
 
@@ -254,13 +254,8 @@ impl ConnectionDispatcher {
         request.extensions_mut().insert(self.peer.clone());
         request.extensions_mut().insert(self.drain.clone());
         let Ok(mut response) = in_time(|| timeout, self.routes.clone().call(request)).await?;
-        self.hold_refusal(response.headers_mut());
+        self.refusals.hold(response.headers_mut());
         Ok(response.map(|body| ResponseBody::Common { body, refusals: Some(Arc::clone(&self.refusals)) }))
-    }
-
-    /// Reserves memory for a status until the client reads it.
-    fn hold_refusal(&self, headers: &mut HeaderMap) {
-        self.refusals.hold(headers);
     }
 
     /// Answers Verify, if its request has arrived whole and nothing has to be waited for.

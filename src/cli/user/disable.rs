@@ -45,7 +45,7 @@ pub(crate) struct EnableFlags {
 /// The response as JSON; a 64-bit number is a string there.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct SwitchedJson {
+struct AnswerJson {
     organization_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     disabled_count: Option<String>,
@@ -73,7 +73,7 @@ pub(super) async fn disable(flags: DisableFlags, environment: &Environment) -> R
         .call(Repeatable::No, message, |mut raw, request| async move { raw.disable_user(request).await });
     let answer = answer.await?;
     if flags.json {
-        return print_json(&[SwitchedJson {
+        return print_json(&[AnswerJson {
             organization_id: answer.organization_id,
             disabled_count: Some(answer.disabled_count.to_string()),
             enabled_count: None,
@@ -102,7 +102,7 @@ pub(super) async fn enable(flags: EnableFlags, environment: &Environment) -> Res
         .call(Repeatable::No, message, |mut raw, request| async move { raw.enable_user(request).await });
     let answer = answer.await?;
     if flags.json {
-        return print_json(&[SwitchedJson {
+        return print_json(&[AnswerJson {
             organization_id: answer.organization_id,
             disabled_count: None,
             enabled_count: Some(answer.enabled_count.to_string()),

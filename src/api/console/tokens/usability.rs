@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::notice::{self, Act};
-use super::pages::Switch;
+use super::pages::UsabilityForm;
 use super::subject::{Subject, failed, is_shown_in_form, named, opened, sent};
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
@@ -41,10 +41,10 @@ async fn question(
     (id, usability): (TokenId, Usability),
     fields: &Fields<'_>,
     problems: Problems,
-) -> Result<Switch, Failure> {
+) -> Result<UsabilityForm, Failure> {
     let (subject, _) = Subject::read(console, visit, id).await?;
     let reason = fields.typed("reason");
-    Ok(Switch {
+    Ok(UsabilityForm {
         frame: visit.frame(),
         subject,
         disables: usability != Usability::Enabled,
@@ -88,13 +88,13 @@ pub(super) async fn act(
     }
     let context = &console.integrations.context;
     let forgetting = context.engine.invalidate_token(about.0);
-    let switched = context.actions.switch_token(visit.caller(), about.0, usability, &reason).await;
+    let changed = context.actions.set_usability(visit.caller(), about.0, usability, &reason).await;
     drop(forgetting);
-    match switched {
-        Ok(switched) => {
+    match changed {
+        Ok(changed) => {
             let act = if usability == Usability::Enabled { Act::Enabled } else { Act::Disabled };
             let (path, id) = (format!("/tokens/{}", about.0), about.0.to_string());
-            Ok(go_to(&notice::address(&visit, &path, act, &id, switched.effective_time)))
+            Ok(go_to(&notice::address(&visit, &path, act, &id, changed.effective_time)))
         }
         Err(error) if is_shown_in_form(&error) => {
             let mut page = question(console, &visit, about, &fields, Problems::default()).await?;

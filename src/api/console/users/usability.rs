@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use super::pages::Switch;
+use super::pages::UsabilityForm;
 use crate::api::console::commands::{Call, Lines};
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Fields, Problems};
@@ -18,7 +18,7 @@ use crate::domain::root::LastRoot;
 use crate::domain::{Permission, RevokeReason};
 use crate::secret::TokenId;
 use crate::tokens::ActionError;
-use crate::tokens::users::{NamedUser, SwitchedUser};
+use crate::tokens::users::{NamedUser, UserUsability};
 
 /// Asks whether to disable a user.
 pub(super) async fn ask_to_disable(
@@ -30,7 +30,7 @@ pub(super) async fn ask_to_disable(
 
 /// Disables it. Sending the form again changes nothing.
 pub(super) async fn disable(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
-    switch(console, page_request, Act::Disabled).await
+    set_usability(console, page_request, Act::Disabled).await
 }
 
 /// Asks whether to enable a user.
@@ -43,7 +43,7 @@ pub(super) async fn ask_to_enable(
 
 /// Enables it. Sending the form again changes nothing.
 pub(super) async fn enable(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
-    switch(console, page_request, Act::Enabled).await
+    set_usability(console, page_request, Act::Enabled).await
 }
 
 async fn ask(console: &Console, page_request: &PageRequest, act: Act) -> Result<Response, Failure> {
@@ -56,10 +56,10 @@ async fn ask(console: &Console, page_request: &PageRequest, act: Act) -> Result<
 }
 
 /// Returns the page of the question, with what was typed.
-fn question(visit: &Visit, act: Act, fields: &Fields<'_>, problems: Problems) -> Switch {
+fn question(visit: &Visit, act: Act, fields: &Fields<'_>, problems: Problems) -> UsabilityForm {
     let (owner, reason) = (TypedOwner::read(fields), fields.typed("reason"));
     let notice = notice::read(visit, fields, &owner.subject()).filter(|(done, _)| *done == act);
-    Switch {
+    UsabilityForm {
         frame: visit.frame(),
         disables: act == Act::Disabled,
         shown: (visible(&owner.organization), visible(&owner.user)),
@@ -81,7 +81,7 @@ fn lines(act: Act, owner: &TypedOwner, reason: &str) -> Lines {
     owner.said(call).lines()
 }
 
-async fn switch(console: &Console, page_request: &PageRequest, act: Act) -> Result<Response, Failure> {
+async fn set_usability(console: &Console, page_request: &PageRequest, act: Act) -> Result<Response, Failure> {
     let fields = page_request.form();
     let mut visit = sent(console, page_request, &fields).await?;
     visit.caller().require(Permission::WriteAll)?;
@@ -95,10 +95,10 @@ async fn switch(console: &Console, page_request: &PageRequest, act: Act) -> Resu
         let page = question(&visit, act, &fields, Problems::one("proof", problem));
         return console.page(&visit, StatusCode::FORBIDDEN, &page);
     }
-    match switched(console, &visit, act, (&named, &reason)).await {
-        Ok(switched) => {
+    match changed(console, &visit, act, (&named, &reason)).await {
+        Ok(changed) => {
             let path = owner.at(if act == Act::Disabled { "/users/disable" } else { "/users/enable" });
-            Ok(go_to(&notice::address(&visit, &path, act, &owner.subject(), switched.effective_time)))
+            Ok(go_to(&notice::address(&visit, &path, act, &owner.subject(), changed.effective_time)))
         }
         Err(error) if is_shown_in_form(&error) => {
             let explanation = of_action(&error);
@@ -111,12 +111,12 @@ async fn switch(console: &Console, page_request: &PageRequest, act: Act) -> Resu
     }
 }
 
-async fn switched(
+async fn changed(
     console: &Console,
     visit: &Visit,
     act: Act,
     (named, reason): (&NamedUser, &RevokeReason),
-) -> Result<SwitchedUser, ActionError> {
+) -> Result<UserUsability, ActionError> {
     let context = &console.integrations.context;
     let forgetting = context.engine.begin_invalidation();
     let touch = |ids: &[TokenId]| forgetting.also(ids);
