@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`secret`] | the text of a secret, its id, and its MAC |
 //! | [`domain`] | tokens, scopes, networks, callers, and [`domain::judge`] |
+//! | [`limits`] | how much of a rate or of a balance each replica may spend |
 //! | [`fill_guard`] | keeps old records out of a cache |
 //! | [`link`] | which hosts are this machine itself |
 //! | [`boot_instant`] | the clocks that measure the age of a cache |
@@ -19,6 +20,8 @@ pub mod domain;
 pub mod fill_guard;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
+#[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+pub mod limits;
 pub mod link;
 pub mod secret;
 
