@@ -10,6 +10,7 @@ pub mod login;
 pub mod networks;
 pub mod owner;
 pub mod packed;
+pub mod plan;
 pub mod portal;
 pub mod principal;
 pub mod reach;
