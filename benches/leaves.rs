@@ -131,8 +131,14 @@ fn engine(criterion: &mut Criterion) -> anyhow::Result<()> {
     let _inside = runtime.enter();
 
     let none = Scopes::default();
-    let request =
-        Criteria { required: &none, reach: Reach::Any, client_ip: None, charged_to: ClientKey::Peer(None) };
+    let request = Criteria {
+        cost: 1,
+        limit: None,
+        required: &none,
+        reach: Reach::Any,
+        client_ip: None,
+        charged_to: ClientKey::Peer(None),
+    };
     let ask = || {
         let read_point = engine.read_point().context("the cache is not fresh")?;
         engine.try_verify(secret.expose_secret(), &request, &read_point).context("the record is not there")
@@ -188,8 +194,14 @@ async fn start(options: PgConnectOptions) -> anyhow::Result<(Engine, SecretStrin
         metrics,
     });
     let none = Scopes::default();
-    let request =
-        Criteria { required: &none, reach: Reach::Any, client_ip: None, charged_to: ClientKey::Peer(None) };
+    let request = Criteria {
+        cost: 1,
+        limit: None,
+        required: &none,
+        reach: Reach::Any,
+        client_ip: None,
+        charged_to: ClientKey::Peer(None),
+    };
     let deadline = Instant::now() + TIMEOUT;
     loop {
         match engine.verify(secret.expose_secret(), &request, Consistency::Bounded).await {

@@ -33,17 +33,22 @@ fn is_redacted(field: &FieldDescriptor) -> bool {
     is_marked
 }
 
+/// Returns whether a field is none of a choice. An `optional` field is the only one of a choice that protoc makes up.
+fn is_alone(field: &FieldDescriptor) -> bool {
+    field.containing_oneof().is_none_or(|choice| choice.is_synthetic())
+}
+
 /// Generates the `Debug` of a message and of its choices (`oneof`).
 fn debug(message: &MessageDescriptor) -> String {
     let name = message.name();
     let mut shown = String::new();
-    for field in message.fields().filter(|field| field.containing_oneof().is_none()) {
+    for field in message.fields().filter(is_alone) {
         let value =
             if is_redacted(&field) { "&REDACTED".to_owned() } else { format!("&self.{}", field.name()) };
         let _ = write!(shown, ".field({:?}, {value})", field.name());
     }
     let mut choices = String::new();
-    for choice in message.oneofs() {
+    for choice in message.oneofs().filter(|choice| !choice.is_synthetic()) {
         let _ = write!(shown, ".field({0:?}, &self.{0})", choice.name());
         let mut arms = String::new();
         for field in choice.fields() {

@@ -33,6 +33,7 @@ pub mod config;
 #[cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 pub mod domain;
 pub mod jobs;
+pub mod limits;
 pub mod metrics;
 pub mod private_postgres;
 pub mod runtime;

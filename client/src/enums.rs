@@ -105,6 +105,18 @@ of_the_contract! {
         ShuttingDown,
         /// A fault of tokend; its log has details.
         Internal,
+        /// The token has no limit with this name.
+        LimitNotFound,
+    }
+}
+
+of_the_contract! {
+    /// What a limit counts.
+    LimitKind, "LIMIT_KIND_" {
+        /// Requests per period.
+        Rate,
+        /// A balance of credits.
+        Credits,
     }
 }
 

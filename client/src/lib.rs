@@ -36,6 +36,7 @@ mod events;
 mod grant;
 #[cfg(feature = "guard")]
 mod guard;
+mod limits;
 #[cfg(feature = "local")]
 mod local;
 mod login;
@@ -86,11 +87,12 @@ pub use client::Client;
 pub use client::RawClient;
 pub use connection::{Connection, ConnectionError};
 pub use credential::SourceError;
-pub use enums::{Attribution, ChangeKind, ErrorReason, TokenEventKind};
+pub use enums::{Attribution, ChangeKind, ErrorReason, LimitKind, TokenEventKind};
 pub use error::{Error, ErrorKind, FieldViolation};
 pub use events::{EventListing, FieldChange, TokenEvent};
 #[cfg(feature = "guard")]
 pub use guard::{Guard, Guarded, GuardedBody, Refused, RuleError};
+pub use limits::LimitStatus;
 #[cfg(feature = "local")]
 pub use local::{LocalConfig, LocalStatus};
 pub use pages::{Page, Pages};

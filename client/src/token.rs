@@ -178,6 +178,8 @@ impl From<Verdict> for proto::Verdict {
             Verdict::Disabled => Self::Disabled,
             Verdict::MissingScope => Self::MissingScope,
             Verdict::IpNotAllowed => Self::IpNotAllowed,
+            Verdict::RateLimited => Self::RateLimited,
+            Verdict::CreditsExhausted => Self::CreditsExhausted,
             // There is no other, as for states.
             _ => Self::Unspecified,
         }
@@ -205,6 +207,8 @@ pub(crate) fn verdict(number: i32) -> Result<Verdict, Error> {
         Ok(proto::Verdict::Disabled) => Ok(Verdict::Disabled),
         Ok(proto::Verdict::MissingScope) => Ok(Verdict::MissingScope),
         Ok(proto::Verdict::IpNotAllowed) => Ok(Verdict::IpNotAllowed),
+        Ok(proto::Verdict::RateLimited) => Ok(Verdict::RateLimited),
+        Ok(proto::Verdict::CreditsExhausted) => Ok(Verdict::CreditsExhausted),
         Ok(proto::Verdict::Unspecified) | Err(_) => Err(Error::invalid_response("verdict")),
     }
 }

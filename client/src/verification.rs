@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokend_core::domain::{Scope, Scopes, Token, Verdict};
 
 use crate::error::Error;
+use crate::limits::{LimitStatus, span};
 use crate::proto;
 use crate::token::{scopes, texts, time, token, verdict};
 
@@ -21,6 +23,10 @@ pub struct VerifyRequest<'a> {
     pub required_scopes: &'a Scopes,
     /// The client's address; if it is not known, no token with allowed networks is admitted.
     pub client_ip: Option<IpAddr>,
+    /// How much of each limit of the token's plan is spent if it is valid; 0 only asks.
+    pub cost: u32,
+    /// The only limit to judge and spend; `None`: all of the token's plan.
+    pub limit: Option<&'a str>,
 }
 
 /// No scope is required.
@@ -30,7 +36,7 @@ impl<'a> VerifyRequest<'a> {
     /// Asks about a presented text, unchanged: whether it is valid at all, from an unknown address.
     #[must_use]
     pub fn new(secret: &'a str) -> Self {
-        Self { secret, required_scopes: &NONE, client_ip: None }
+        Self { secret, required_scopes: &NONE, client_ip: None, cost: 1, limit: None }
     }
 
     /// Requires all of these scopes.
@@ -44,15 +50,30 @@ impl<'a> VerifyRequest<'a> {
     pub fn client_ip(self, address: impl Into<Option<IpAddr>>) -> Self {
         Self { client_ip: address.into(), ..self }
     }
+
+    /// Sets how much is spent of each limit of the token's plan; 0 only asks, and may be repeated at will.
+    #[must_use]
+    pub fn cost(self, cost: u32) -> Self {
+        Self { cost, ..self }
+    }
+
+    /// Judges and spends only the limit with this name. A valid token without it is
+    /// [`ErrorReason::LimitNotFound`](crate::ErrorReason::LimitNotFound).
+    #[must_use]
+    pub fn limit(self, limit: &'a str) -> Self {
+        Self { limit: Some(limit), ..self }
+    }
 }
 
 impl std::fmt::Debug for VerifyRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { secret: _, required_scopes, client_ip } = self;
+        let Self { secret: _, required_scopes, client_ip, cost, limit } = self;
         f.debug_struct("VerifyRequest")
             .field("secret", &"[redacted]")
             .field("required_scopes", required_scopes)
             .field("client_ip", client_ip)
+            .field("cost", cost)
+            .field("limit", limit)
             .finish()
     }
 }
@@ -98,6 +119,10 @@ pub struct Verification {
     pub missing_scopes: Vec<Scope>,
     /// The answer includes every change that was committed before this time, by the database's clock.
     pub as_of: Option<OffsetDateTime>,
+    /// The limits of the token's plan that were judged; empty for a token without a plan.
+    pub limits: Vec<LimitStatus>,
+    /// When the same request may be valid, with a verdict about limits; `None`: waiting does not help.
+    pub retry_after: Option<Duration>,
 }
 
 impl VerifyRequest<'_> {
@@ -111,6 +136,8 @@ impl VerifyRequest<'_> {
             required_scopes: texts(self.required_scopes),
             client_ip: self.client_ip.map(|address| address.to_string()).unwrap_or_default(),
             consistency: consistency.into(),
+            cost: Some(self.cost),
+            limit: self.limit.unwrap_or_default().to_owned(),
         }
     }
 }
@@ -131,6 +158,8 @@ impl TryFrom<proto::VerifyResponse> for Verification {
             token,
             missing_scopes: missing.iter().cloned().collect(),
             as_of: time("as_of_time", message.as_of_time)?,
+            limits: message.limits.into_iter().map(LimitStatus::try_from).collect::<Result<_, _>>()?,
+            retry_after: message.retry_after.map(|time| span("retry_after", time)).transpose()?,
         })
     }
 }

@@ -85,6 +85,7 @@ fn verdict_error(error: &VerdictError) -> Status {
         VerdictError::Shared(error) => store(error),
         VerdictError::Refused(error) => refused(*error),
         VerdictError::Overloaded(error) => transient(ErrorReason::Overloaded, error),
+        VerdictError::NoSuchLimit => plain(Code::InvalidArgument, ErrorReason::LimitNotFound, error),
         // No verdict is known, and the operator has to act: the log says how.
         VerdictError::DurableHash(error) => transient(ErrorReason::Internal, error),
     }

@@ -17,8 +17,8 @@ pub mod usage;
 pub mod users;
 
 pub use tokend_core::domain::{
-    access, account, fields, grant, login, networks, owner, packed, portal, principal, reach, record, scope,
-    text, token,
+    access, account, fields, grant, login, networks, owner, packed, plan, portal, principal, reach, record,
+    scope, text, token,
 };
 
 pub use access::{AccessError, Bound, Caller, CredentialError, Extent, Permission};

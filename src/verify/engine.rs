@@ -203,6 +203,7 @@ impl Engine {
             token: Some((record, state)),
             missing_scopes: judgement.missing_scopes,
             as_of: Some(lookup.as_of),
+            spending: None,
         })
     }
 
@@ -215,7 +216,8 @@ impl Engine {
         read_point: &ReadPoint,
     ) -> Option<Verification> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
-        self.judge(&secret, &self.look_up_at(read_point, secret.id())?, criteria)
+        let answer = self.judge(&secret, &self.look_up_at(read_point, secret.id())?, criteria)?;
+        answer.has_limit(criteria).then_some(answer)
     }
 
     /// Looks up the records of these secrets in a cache that is fresh at `read_point`, one step for all
@@ -240,7 +242,8 @@ impl Engine {
     #[must_use]
     pub fn judge_prefetched(&self, ahead: &Prefetched, criteria: &Criteria<'_>) -> Option<Verification> {
         let Some(secret) = &ahead.secret else { return Some(self.malformed()) };
-        self.judge(secret, ahead.lookup.as_ref()?, criteria)
+        let answer = self.judge(secret, ahead.lookup.as_ref()?, criteria)?;
+        answer.has_limit(criteria).then_some(answer)
     }
 
     /// Starts to read what [`Self::complete`] will need, without waiting for it.
@@ -286,6 +289,9 @@ impl Engine {
             }
             None => Verification::bare(Verdict::NotFound, Some(lookup.as_of)),
         };
+        if !answer.has_limit(criteria) {
+            return Err(VerdictError::NoSuchLimit);
+        }
         if lookup.is_stale && answer.verdict != Verdict::Valid {
             // Only VALIDs are used for longer in an outage.
             return Err(StoreError::Starting.into());
@@ -355,6 +361,7 @@ impl Engine {
             token: Some((record.clone(), record.state(lookup.now))),
             missing_scopes: judgement.missing_scopes,
             as_of: Some(lookup.as_of),
+            spending: None,
         }
     }
 }

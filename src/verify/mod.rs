@@ -34,6 +34,7 @@ pub use crate::admission::fair_limiter::ClientKey;
 use crate::admission::fair_limiter::Refused;
 use crate::admission::hash_pool::Overloaded;
 use crate::domain::{CredentialError, Reach, Record, Scope, Scopes, TokenState, Verdict};
+use crate::limits::Spending;
 use crate::secret::{DurableError, FormatError};
 use crate::store::StoreError;
 
@@ -65,6 +66,10 @@ pub struct Criteria<'a> {
     pub client_ip: Option<IpAddr>,
     /// The client that is charged if the check is expensive.
     pub charged_to: ClientKey,
+    /// How much a valid token spends of each limit of its plan; 0 only asks.
+    pub cost: u32,
+    /// The only limit to judge and spend; `None`: all of them.
+    pub limit: Option<&'a str>,
 }
 
 /// The answer of Verify.
@@ -79,11 +84,18 @@ pub struct Verification {
     /// A database time; the answer is at least as new as this. `None` only for a malformed text, before
     /// the database was reached.
     pub as_of: Option<OffsetDateTime>,
+    /// The limits that were judged; `None` for a token without a plan, and for verdicts that come before limits.
+    pub spending: Option<Box<Spending>>,
 }
 
 impl Verification {
     fn bare(verdict: Verdict, as_of: Option<OffsetDateTime>) -> Self {
-        Self { verdict, token: None, missing_scopes: Vec::new(), as_of }
+        Self { verdict, token: None, missing_scopes: Vec::new(), as_of, spending: None }
+    }
+
+    /// Returns whether a valid token has the limit that the request names, if it names one.
+    fn has_limit(&self, criteria: &Criteria<'_>) -> bool {
+        criteria.limit.is_none() || self.verdict != Verdict::Valid || self.spending.is_some()
     }
 }
 
@@ -105,6 +117,9 @@ pub enum VerdictError {
     /// The durable hash in the database is not one that this server may compute.
     #[error("the token's durable hash cannot be checked")]
     DurableHash(#[from] DurableError),
+    /// The token is valid, but has no limit with the name of the request.
+    #[error("the token has no limit with this name")]
+    NoSuchLimit,
 }
 
 /// Why a caller was not authenticated.

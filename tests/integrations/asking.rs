@@ -30,6 +30,7 @@ impl Case {
             required_scopes: texts(&self.required),
             client_ip: self.client.unwrap_or_default().to_owned(),
             consistency: Consistency::Bounded.into(),
+            ..VerifyRequest::default()
         }
     }
 }

@@ -213,7 +213,7 @@ impl Guard {
         };
         let secret = presented(parts)?;
         let client_ip = self.config.client_address.as_ref().and_then(|find| find(parts));
-        let request = VerifyRequest { secret, required_scopes: required, client_ip };
+        let request = VerifyRequest::new(secret).required_scopes(required).client_ip(client_ip);
         let token = admitted(self.verifier.verify(&request).await)?;
         self.take_credential(parts);
         parts.extensions.insert(token);

@@ -31,6 +31,9 @@ pub(super) async fn keep_set(shared: Arc<Shared>) {
             secret: secret.expose_secret(),
             required_scopes: &required_scopes,
             client_ip: None,
+            // The question is only what time it is.
+            cost: 0,
+            limit: None,
         };
         // Taken before it is sent: the returned time is read later.
         let (start, sent) = (shared.freshness.start(), BootInstant::now());

@@ -260,6 +260,8 @@ impl Shared {
             token: None,
             missing_scopes: Vec::new(),
             as_of: Some(reading.as_of),
+            limits: Vec::new(),
+            retry_after: None,
         };
         let entry = self.cache.get(secret.id(), came)?;
         if !self.cache.proves(&secret, &entry.record) {
@@ -337,7 +339,14 @@ fn is_of_another_prefix(text: &str) -> bool {
 
 /// Returns the answer for a text that cannot be a secret; it holds at any time.
 fn malformed() -> Verification {
-    Verification { verdict: Verdict::Malformed, token: None, missing_scopes: Vec::new(), as_of: None }
+    Verification {
+        verdict: Verdict::Malformed,
+        token: None,
+        missing_scopes: Vec::new(),
+        as_of: None,
+        limits: Vec::new(),
+        retry_after: None,
+    }
 }
 
 #[cfg(test)]

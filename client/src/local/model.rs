@@ -148,6 +148,8 @@ impl<'a> Simulation<'a> {
             token: Some(VerifiedToken::new(token)),
             missing_scopes: Vec::new(),
             as_of: Some(at(as_of)),
+            limits: Vec::new(),
+            retry_after: None,
         };
         fill.end(&secret(), &answer, NOW);
     }

@@ -170,7 +170,14 @@ mod tests {
 
     fn answer(as_of: OffsetDateTime) -> Verification {
         let token = Some(VerifiedToken::new(fixtures::token(&[])));
-        Verification { verdict: Verdict::Valid, token, missing_scopes: Vec::new(), as_of: Some(as_of) }
+        Verification {
+            verdict: Verdict::Valid,
+            token,
+            missing_scopes: Vec::new(),
+            as_of: Some(as_of),
+            limits: Vec::new(),
+            retry_after: None,
+        }
     }
 
     fn seconds(seconds: i64) -> OffsetDateTime {

@@ -27,7 +27,7 @@ impl PlanName {
     /// It is empty, too long or has another character.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         let is_inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
-        let is_outer = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let is_outer = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
         let bytes = text.as_bytes();
         if text.is_empty() {
             return Err(FieldError::Required);

@@ -196,11 +196,15 @@ pub enum Verdict {
     MissingScope,
     /// The token may not be used from the client's address, or that address is unknown.
     IpNotAllowed,
+    /// A rate of the token's plan is used up for now.
+    RateLimited,
+    /// Credits of the token's plan do not suffice.
+    CreditsExhausted,
 }
 
 impl Verdict {
     /// Every verdict, in the order in which they apply.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Valid,
         Self::Malformed,
         Self::NotFound,
@@ -209,6 +213,8 @@ impl Verdict {
         Self::Disabled,
         Self::MissingScope,
         Self::IpNotAllowed,
+        Self::RateLimited,
+        Self::CreditsExhausted,
     ];
 
     /// Returns the verdict's lower-case name.
@@ -223,6 +229,8 @@ impl Verdict {
             Self::Disabled => "disabled",
             Self::MissingScope => "missing_scope",
             Self::IpNotAllowed => "ip_not_allowed",
+            Self::RateLimited => "rate_limited",
+            Self::CreditsExhausted => "credits_exhausted",
         }
     }
 }

@@ -165,7 +165,8 @@ fn verdict_error(error: &VerdictError) -> Explanation {
         VerdictError::Shared(error) => store(error),
         VerdictError::Refused(refused) => of_refused(*refused),
         VerdictError::Overloaded(_) => of_refused(Refused::Full),
-        VerdictError::DurableHash(_) => internal(),
+        // The console names no limit.
+        VerdictError::DurableHash(_) | VerdictError::NoSuchLimit => internal(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::api::proto;
 use crate::domain::event::EventKind;
 use crate::domain::networks::parse_address;
 use crate::domain::page::{Listing, NamePart};
+use crate::domain::plan::PlanName;
 use crate::domain::size::MAX_PAGE_BYTES;
 use crate::domain::{FieldError, Labels, OrganizationId, Scopes, Token, TokenName, UserId, Violations};
 use crate::runtime::ROWS_PER_TURN;
@@ -140,6 +141,8 @@ pub(super) struct VerifyParams {
     pub(super) required: Scopes,
     pub(super) client_ip: Option<IpAddr>,
     pub(super) consistency: Consistency,
+    pub(super) cost: u32,
+    pub(super) limit: Option<PlanName>,
 }
 
 pub(super) fn verify_request(message: &proto::VerifyRequest) -> Result<VerifyParams, Violations> {
@@ -147,8 +150,16 @@ pub(super) fn verify_request(message: &proto::VerifyRequest) -> Result<VerifyPar
     let required = scopes("required_scopes", &message.required_scopes, &mut violations);
     let client_ip = violations.take("client_ip", optional(&message.client_ip, parse_address));
     let consistency = violations.take("consistency", consistency(message.consistency));
-    let params =
-        (|| Some(VerifyParams { required: required?, client_ip: client_ip?, consistency: consistency? }))();
+    let limit = violations.take("limit", optional(&message.limit, PlanName::parse));
+    let params = (|| {
+        Some(VerifyParams {
+            required: required?,
+            client_ip: client_ip?,
+            consistency: consistency?,
+            cost: message.cost.unwrap_or(1),
+            limit: limit?,
+        })
+    })();
     violations.finish(params)
 }
 

@@ -10,6 +10,7 @@ mod ext_authz;
 mod fast_path;
 mod fields;
 mod grant;
+mod limits;
 mod login;
 mod manage;
 mod policies;

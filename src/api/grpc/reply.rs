@@ -11,9 +11,11 @@ use prost::encoding::{
 use prost::{DecodeError, Message};
 use prost_types::Timestamp;
 
-use super::fields::timestamp;
+use super::fields::{proto_duration, timestamp};
+use super::limits;
 use crate::api::proto;
 use crate::domain::{Record, Scope, TokenState};
+use crate::limits::Spending;
 use crate::verify::Verification;
 
 /// The field numbers of `VerifyResponse`, and that of `Token.state`.
@@ -21,6 +23,8 @@ const VERDICT: u32 = 1;
 const TOKEN: u32 = 2;
 const MISSING_SCOPES: u32 = 3;
 const AS_OF_TIME: u32 = 4;
+const LIMITS: u32 = 5;
+const RETRY_AFTER: u32 = 6;
 const STATE: u32 = 8;
 
 /// The field number of `VerifyStreamResponse.response`.
@@ -33,6 +37,7 @@ pub struct VerifyReply {
     token: Option<(Record, TokenState)>,
     missing_scopes: Vec<Scope>,
     as_of_time: Option<Timestamp>,
+    spending: Option<Box<Spending>>,
 }
 
 /// A `VerifyStreamResponse`.
@@ -46,6 +51,7 @@ impl From<Verification> for VerifyReply {
             token: answer.token,
             missing_scopes: answer.missing_scopes,
             as_of_time: answer.as_of.map(timestamp),
+            spending: answer.spending,
         }
     }
 }
@@ -66,6 +72,24 @@ fn token_len(record: &Record, state: TokenState) -> usize {
 
 fn delimited_len(length: usize) -> usize {
     1 + encoded_len_varint(length as u64) + length
+}
+
+fn encode_spending(spending: &Spending, buffer: &mut impl BufMut) {
+    for limit in &spending.limits {
+        encode_key(LIMITS, WireType::LengthDelimited, buffer);
+        encode_varint(limits::len(limit) as u64, buffer);
+        limits::encode(limit, buffer);
+    }
+    if let Some(time) = spending.retry_after {
+        message::encode(RETRY_AFTER, &proto_duration(time), buffer);
+    }
+}
+
+fn spending_len(spending: &Spending) -> usize {
+    let limits: usize = spending.limits.iter().map(|limit| delimited_len(limits::len(limit))).sum();
+    let retry_after =
+        spending.retry_after.map(|time| message::encoded_len(RETRY_AFTER, &proto_duration(time)));
+    limits + retry_after.unwrap_or_default()
 }
 
 /// What [`Message`] asks for besides encoding.
@@ -101,6 +125,9 @@ impl Message for VerifyReply {
         if let Some(time) = &self.as_of_time {
             message::encode(AS_OF_TIME, time, buffer);
         }
+        if let Some(spending) = &self.spending {
+            encode_spending(spending, buffer);
+        }
     }
 
     fn encoded_len(&self) -> usize {
@@ -108,7 +135,8 @@ impl Message for VerifyReply {
         let token = self.token.as_ref().map_or(0, |(record, state)| delimited_len(token_len(record, *state)));
         let scopes: usize = self.missing_scopes.iter().map(|scope| delimited_len(scope.as_str().len())).sum();
         let time = self.as_of_time.as_ref().map_or(0, |time| message::encoded_len(AS_OF_TIME, time));
-        verdict + token + scopes + time
+        let spending = self.spending.as_ref().map_or(0, |spending| spending_len(spending));
+        verdict + token + scopes + time + spending
     }
 
     never_decoded!();
@@ -130,7 +158,9 @@ impl Message for VerifyStreamReply {
 mod tests {
     use super::*;
     use crate::domain::{Labels, Network, Networks, RevokeReason, Token, Verdict};
+    use crate::limits::{LimitStatus, StatusKind};
     use crate::secret::{KeyId, Mac};
+    use std::time::Duration as StdDuration;
     use time::{Duration, OffsetDateTime};
     use tokend_core::fixtures::token;
 
@@ -143,6 +173,7 @@ mod tests {
             token: Some((record, state)),
             missing_scopes: missing.iter().map(|text| Scope::parse(text).unwrap()).collect(),
             as_of: Some(now),
+            spending: None,
         };
         let reply = VerifyStreamReply(answer.into());
         let bytes = reply.encode_to_vec();
@@ -171,6 +202,7 @@ mod tests {
                 token: Some((&token, now).into()),
                 missing_scopes: vec!["x:y".to_owned(), "z".to_owned()],
                 as_of_time: Some(timestamp(now)),
+                ..proto::VerifyResponse::default()
             };
             assert_eq!(answered(&token, now, &["x:y", "z"]), expected);
         }
@@ -183,10 +215,67 @@ mod tests {
             token: None,
             missing_scopes: Vec::new(),
             as_of: None,
+            spending: None,
         };
         let bytes = VerifyReply::from(answer).encode_to_vec();
         let expected =
             proto::VerifyResponse { verdict: proto::Verdict::Malformed.into(), ..Default::default() };
         assert_eq!(proto::VerifyResponse::decode(&*bytes).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_answer_about_limits_decodes_as_the_message_of_the_contract() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::nanoseconds(1_800_000_000_000_000_001);
+        let rate = LimitStatus {
+            name: "reads".into(),
+            kind: StatusKind::Rate,
+            limit: i64::MAX,
+            remaining: 0,
+            reset_time: Some(now),
+            admitted_in_outage: true,
+            window: Some(StdDuration::from_millis(60_500)),
+        };
+        let credits = LimitStatus {
+            name: "x".repeat(63).into(),
+            kind: StatusKind::Credits,
+            limit: 0,
+            remaining: 300,
+            reset_time: None,
+            admitted_in_outage: false,
+            window: None,
+        };
+        for retry_after in [None, Some(StdDuration::ZERO), Some(StdDuration::from_nanos(1_000_000_007))] {
+            let limits = vec![rate.clone(), credits.clone()];
+            let answer = Verification {
+                verdict: Verdict::RateLimited,
+                token: None,
+                missing_scopes: Vec::new(),
+                as_of: None,
+                spending: Some(Box::new(Spending { limits, retry_after })),
+            };
+            let reply = VerifyReply::from(answer);
+            let bytes = reply.encode_to_vec();
+            assert_eq!(bytes.len(), reply.encoded_len());
+            let limits = [&rate, &credits].map(|limit| proto::LimitStatus {
+                name: limit.name.to_string(),
+                kind: match limit.kind {
+                    StatusKind::Rate => proto::LimitKind::Rate.into(),
+                    StatusKind::Credits => proto::LimitKind::Credits.into(),
+                },
+                limit: limit.limit,
+                remaining: limit.remaining,
+                reset_time: limit.reset_time.map(timestamp),
+                admitted_in_outage: limit.admitted_in_outage,
+                window: limit.window.map(proto_duration),
+            });
+            let expected = proto::VerifyResponse {
+                verdict: proto::Verdict::RateLimited.into(),
+                limits: limits.to_vec(),
+                retry_after: retry_after.map(proto_duration),
+                ..proto::VerifyResponse::default()
+            };
+            assert_eq!(bytes, expected.encode_to_vec(), "the same bytes as the generated message");
+            assert_eq!(proto::VerifyResponse::decode(&*bytes).unwrap(), expected);
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::token_api::TokenApi;
 use crate::api::error::CallError;
 use crate::api::proto::{Verdict, VerifyRequest};
 use crate::auth::peer::Peer;
+use crate::domain::plan::PlanName;
 use crate::domain::{Caller, Permission};
 use crate::metrics::Rpc;
 use crate::runtime::deadline;
@@ -35,6 +36,8 @@ pub(super) fn criteria<'a>(caller: &'a Caller, params: &'a VerifyParams) -> Crit
         reach: caller.verify_reach(),
         client_ip: params.client_ip,
         charged_to: ClientKey::from(caller),
+        cost: params.cost,
+        limit: params.limit.as_ref().map(PlanName::as_str),
     }
 }
 

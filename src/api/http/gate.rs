@@ -26,6 +26,8 @@ impl Integrations {
             reach: self.reach(requirements)?,
             client_ip: requirements.client_ip,
             charged_to: ClientKey::peer(source),
+            cost: 1,
+            limit: None,
         };
         let answer = self.verify(secret, &criteria).await?;
         let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));

@@ -40,6 +40,8 @@ impl Integrations {
                 reach: caller.verify_reach(),
                 client_ip: form.parse("client_ip", address)?,
                 charged_to: ClientKey::from(caller),
+                cost: 1,
+                limit: None,
             };
             let answer = self.verify(form.require("token")?, &criteria).await?;
             let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));

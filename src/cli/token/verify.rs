@@ -1,6 +1,7 @@
 //! `tokend token verify`: prints the verdict on a secret from standard input, never from an
 //! argument, with an exit status for scripts.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 
@@ -8,9 +9,10 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tokend_client::Repeatable;
-use tokend_client::proto::{Consistency, Verdict, VerifyRequest, VerifyResponse};
+use tokend_client::proto::{Consistency, LimitKind, LimitStatus, Verdict, VerifyRequest, VerifyResponse};
 use zeroize::Zeroizing;
 
+use crate::api::message_json::MessageJson;
 use crate::cli::CommandError;
 use crate::cli::caller::first_line;
 use crate::cli::client::{AddressFlag, Client, ClientError};
@@ -38,6 +40,14 @@ pub(crate) struct VerifyFlags {
     #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
     client_ip: String,
 
+    /// How much a valid token spends of each limit of its plan; 0 spends nothing
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    cost: u32,
+
+    /// Judge and spend only the limit with this name
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    limit: String,
+
     /// Print the whole response as one JSON object
     #[arg(long)]
     json: bool,
@@ -54,7 +64,14 @@ struct VerifiedJson<'a> {
     missing_scopes: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     as_of_time: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<MessageJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<String>,
 }
+
+/// The fields of a limit that are shown even when they are empty.
+const ALWAYS_OF_LIMIT: [&str; 4] = ["name", "kind", "limit", "remaining"];
 
 pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result<ExitCode, CommandError> {
     let secret = presented()?;
@@ -64,9 +81,13 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
         required_scopes: flags.required_scopes,
         client_ip: flags.client_ip,
         consistency: Consistency::Bounded.into(),
+        cost: Some(flags.cost),
+        limit: flags.limit,
     };
+    // A repeat could spend twice.
+    let repeatable = if flags.cost == 0 { Repeatable::Yes } else { Repeatable::No };
     let answer =
-        client.call(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await });
+        client.call(repeatable, message, |mut raw, request| async move { raw.verify(request).await });
     let answer = answer.await?;
     let text = if flags.json {
         let verified = VerifiedJson {
@@ -74,6 +95,8 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
             token: answer.token.as_ref().map(TokenJson::from),
             missing_scopes: &answer.missing_scopes,
             as_of_time: answer.as_of_time.map(rfc3339),
+            limits: limits_json(&answer.limits),
+            retry_after: answer.retry_after.map(|time| time.to_string()),
         };
         json_line(&verified).map_err(CommandError::Output)?
     } else {
@@ -102,6 +125,18 @@ fn verdict_name(number: i32) -> String {
         .map_or_else(|unknown| unknown.0.to_string(), |verdict| verdict.as_str_name().to_owned())
 }
 
+fn limits_json(limits: &[LimitStatus]) -> Vec<MessageJson> {
+    limits.iter().map(|limit| MessageJson::new("LimitStatus", limit, &ALWAYS_OF_LIMIT)).collect()
+}
+
+/// Formats a limit for people: `limit reads: 7 of 10 left`.
+fn limit_line(limit: &LimitStatus) -> String {
+    let name = printable(&limit.name);
+    let most = if limit.kind() == LimitKind::Rate { format!(" of {}", limit.limit) } else { String::new() };
+    let outage = if limit.admitted_in_outage { ", without the database" } else { "" };
+    format!("limit {name}: {}{most} left{outage}\n", limit.remaining)
+}
+
 /// Formats the response for people: the verdict first, alone on its line.
 fn describe(answer: &VerifyResponse) -> String {
     let name = verdict_name(answer.verdict);
@@ -111,6 +146,12 @@ fn describe(answer: &VerifyResponse) -> String {
         text.push_str("missing scopes: ");
         text.push_str(&printable(&answer.missing_scopes.join(" ")));
         text.push('\n');
+    }
+    for limit in &answer.limits {
+        text.push_str(&limit_line(limit));
+    }
+    if let Some(time) = &answer.retry_after {
+        let _ = writeln!(text, "retry after: {time}");
     }
     if let Some(token) = &answer.token {
         text.push_str(&token_lines(token));
@@ -129,12 +170,22 @@ mod tests {
             verdict: Verdict::MissingScope.into(),
             token: Some(Token { id: "id".to_owned(), ..Token::default() }),
             missing_scopes: vec!["a:b".to_owned(), "c:d".to_owned()],
-            as_of_time: None,
+            limits: vec![LimitStatus {
+                name: "reads".to_owned(),
+                kind: LimitKind::Rate.into(),
+                limit: 10,
+                remaining: 7,
+                ..LimitStatus::default()
+            }],
+            ..VerifyResponse::default()
         };
 
         let text = describe(&answer);
 
-        assert!(text.starts_with("MISSING_SCOPE\nmissing scopes: a:b c:d\nid "), "{text}");
+        assert!(
+            text.starts_with("MISSING_SCOPE\nmissing scopes: a:b c:d\nlimit reads: 7 of 10 left\nid "),
+            "{text}"
+        );
     }
 
     #[test]

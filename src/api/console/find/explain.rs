@@ -68,8 +68,14 @@ pub(super) async fn judge(console: &Console, page_request: &PageRequest) -> Resu
     let (Some(required), Some(client_ip), true) = (required, client_ip, problems.is_empty()) else {
         return console.page(&visit, StatusCode::BAD_REQUEST, &page(&visit, &fields, problems));
     };
-    let criteria =
-        Criteria { required: &required, reach: visit.caller().reach(), client_ip, charged_to: visit.share() };
+    let criteria = Criteria {
+        required: &required,
+        reach: visit.caller().reach(),
+        client_ip,
+        charged_to: visit.share(),
+        cost: 0,
+        limit: None,
+    };
     let engine = &console.integrations.context.engine;
     let id = TokenId::parse(presented).or_else(|error| {
         Secret::parse(presented, &console.prefix).map(|secret| secret.id()).map_err(|_| error)
@@ -168,6 +174,8 @@ fn in_words(verdict: Verdict) -> &'static str {
         Verdict::Disabled => "Refused: the token is disabled",
         Verdict::MissingScope => "Refused: the token lacks a scope",
         Verdict::IpNotAllowed => "Refused: the token may not be used from this address",
+        Verdict::RateLimited => "Refused: a rate of the token's plan is used up for now",
+        Verdict::CreditsExhausted => "Refused: the credits of the token's plan do not suffice",
         _ => "Refused",
     }
 }
