@@ -28,7 +28,7 @@ pub(crate) fn bars(title: &str, bars: &[Bar]) -> anyhow::Result<String> {
         .caption(title, ("sans-serif", 14))
         .margin_right(60)
         .x_label_area_size(24)
-        .y_label_area_size(190)
+        .y_label_area_size(250)
         .build_cartesian_2d(values.log_scale(), (0..bars.len().saturating_sub(1)).into_segmented())?;
     // The first bar is on top.
     let name = |row: &SegmentValue<usize>| match row {

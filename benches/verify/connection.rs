@@ -13,6 +13,9 @@ use super::frame::{self, Frame, RequestHead};
 const READ_SIZE: usize = 256 * 1024;
 const WINDOW_STEP: u32 = 1 << 24;
 
+/// `Verdict::RateLimited` in an answer.
+const RATE_LIMITED: u8 = 9;
+
 /// Whether each request is a separate call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -33,10 +36,24 @@ pub(crate) struct Outcome {
 pub(crate) enum End {
     /// With the expected verdict, or with any message if none is expected.
     Good,
+    /// With `RATE_LIMITED`, and that was not expected.
+    Limited,
     /// With another verdict.
     Wrong,
     /// With a status and no message.
     Refused,
+}
+
+impl End {
+    /// Compares a verdict with the expected one.
+    fn of(expected: Option<u8>, found: u8) -> Self {
+        match expected {
+            Some(expected) if found == expected => Self::Good,
+            Some(_) if found == RATE_LIMITED => Self::Limited,
+            Some(_) => Self::Wrong,
+            None => Self::Good,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -270,13 +287,12 @@ impl Connection {
         let Some(call) = self.calls.get_mut(place).filter(|call| !call.ended) else { return };
         if frame.kind == frame::DATA {
             // An uncompressed message whose first field is the verdict.
-            let good = frame.payload.len() >= 7
-                && frame.payload[0] == 0
-                && self.verdict.is_none_or(|verdict| frame.payload[5..7] == [0x08, verdict]);
-            if good {
-                call.end = End::Good;
-            } else if call.end == End::Refused && !frame.payload.is_empty() {
-                call.end = End::Wrong;
+            let found = match frame.payload {
+                [0, _, _, _, _, 0x08, verdict, ..] => *verdict,
+                _ => 0,
+            };
+            if call.end == End::Refused && !frame.payload.is_empty() {
+                call.end = End::of(self.verdict, found);
             }
         }
         if frame.ends() || frame.kind == frame::RST_STREAM {
@@ -297,8 +313,7 @@ impl Connection {
             let outstanding = &mut self.outstanding;
             self.reader.read(frame.payload, |scheduled, found| {
                 *outstanding -= 1;
-                let good = verdict.is_none_or(|verdict| found == verdict);
-                done(Outcome { scheduled, end: if good { End::Good } else { End::Wrong } });
+                done(Outcome { scheduled, end: End::of(verdict, found) });
             });
         }
         if frame.ends() || frame.kind == frame::RST_STREAM {

@@ -29,6 +29,8 @@ pub(crate) struct Load<'a> {
     pub(crate) pace: Pace,
     /// Whether the server may reject some requests.
     pub(crate) may_refuse: bool,
+    /// Whether requests may be `RATE_LIMITED`.
+    pub(crate) may_limit: bool,
     pub(crate) warm_up: Duration,
     pub(crate) duration: Duration,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Measured {
     pub(crate) latency: Histogram<u64>,
     /// The latencies of rejected requests.
     pub(crate) refusals: Histogram<u64>,
+    /// Requests that were `RATE_LIMITED`.
+    pub(crate) limited: u64,
     wrong: u64,
     /// Requests from the measured time without a response.
     unanswered: u64,
@@ -100,7 +104,8 @@ impl Load<'_> {
         let measured = driver.run(begun).context("the load broke off")?;
         let refused = measured.refusals.len();
         ensure!(refused == 0 || self.may_refuse, "{refused} workload were refused");
-        ensure!(measured.answers > 0, "there was no answer");
+        ensure!(measured.limited == 0 || self.may_limit, "{} requests were limited", measured.limited);
+        ensure!(measured.answers + measured.limited > 0, "there was no answer");
         ensure!(measured.wrong == 0, "{} answers were not the expected ones", measured.wrong);
         ensure!(measured.unanswered == 0, "{} workload were never answered", measured.unanswered);
         Ok(measured)
@@ -115,6 +120,7 @@ impl Driver<'_> {
             elapsed: Duration::ZERO,
             latency: times()?,
             refusals: times()?,
+            limited: 0,
             wrong: 0,
             unanswered: 0,
         };
@@ -236,6 +242,7 @@ impl Measured {
                 self.latency.saturating_record(took);
             }
             End::Refused => self.refusals.saturating_record(took),
+            End::Limited => self.limited += 1,
             End::Wrong => self.wrong += 1,
         }
     }

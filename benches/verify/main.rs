@@ -1,16 +1,18 @@
 //! The load bench: `cargo bench --bench verify`. Starts its own Postgres, fills it, starts tokend and
 //! the servers to compare it with, and measures all of them in interleaved rounds. `docs/benchmarks.md`
-//! explains the results. With `-- overload` it measures overload instead; with `-- plot-delays FILE…
+//! explains the results. With `-- overload` it measures overload instead, with `-- limits` how much of a limit
+//! replicas admit; with `-- plot-delays FILE…
 //! OUT.svg` it draws a distribution.
 //!
 //! `plan` settings · `database`, `population` the data · `servers`, `roles` the servers · `frame`,
-//! `connection`, `answers`, `workload`, `load` the client · `scenarios`, `rounds`, `overload` the runs
+//! `connection`, `answers`, `workload`, `load` the client · `scenarios`, `limits`, `rounds`, `overload` the runs
 //! · `report`, `plot` the output.
 
 mod answers;
 mod connection;
 mod database;
 mod frame;
+mod limits;
 mod load;
 mod overload;
 mod plan;
@@ -28,12 +30,9 @@ use std::{env, fs};
 
 use anyhow::{Context as _, bail};
 use prost::Message as _;
-use tokend::api::proto::VerifyRequest;
-use tokend::api::proto::token_service_client::TokenServiceClient;
 use tokio::runtime::Builder;
-use tonic::Request;
 
-use self::database::Postgres;
+use self::database::{Postgres, Statements};
 use self::plan::Plan;
 use self::population::Population;
 use self::rounds::Runner;
@@ -54,18 +53,22 @@ fn main() -> anyhow::Result<()> {
         Some((mode, files)) if mode == "plot-delays" => plot::delays(files),
         // `cargo test --all-targets` runs this too, and must not measure.
         _ if !measuring => Ok(()),
-        Some((mode, [])) if mode == "overload" => run_overload(&Plan::from_environment()?),
+        Some((mode, [])) if mode == "overload" => run_apart(overload::run),
+        Some((mode, [])) if mode == "limits" => run_apart(limits::utilisation::run),
         Some((mode, _)) => bail!("there is no mode {mode}"),
         None => run(&Plan::from_environment()?),
     }
 }
 
-/// Runs the overload of a plan, on the main thread, too.
-fn run_overload(plan: &Plan) -> anyhow::Result<()> {
+/// Runs something other than the rounds, on the main thread, too.
+fn run_apart(
+    measure: impl FnOnce(&Plan, &Postgres, &Population) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let plan = Plan::from_environment()?;
     fs::create_dir_all(&plan.output)?;
     let postgres = Postgres::start(plan.data.as_deref())?;
     let population = Population::prepare(&postgres, plan.verified)?;
-    overload::run(plan, &postgres, &population)
+    measure(&plan, &postgres, &population)
 }
 
 /// Runs the plan, on the main thread: the processes that it starts end with it.
@@ -84,8 +87,13 @@ fn run(plan: &Plan) -> anyhow::Result<()> {
         runtime.block_on(population.fill(&postgres, &database, other, plan.main_table))?;
     }
     let reply = runtime.block_on(typical_reply(plan, &postgres, &population))?;
-    let scenarios = scenarios::prepare(plan, &postgres, &population, &reply)?;
-    let runner = Runner { plan, caller: &population.caller, postmaster: postgres.pid()? };
+    let mut scenarios = scenarios::prepare(plan, &postgres, &population, &reply)?;
+    if limits::is_wanted(plan) {
+        println!("filling tables of tokens with and without limits");
+        scenarios.extend(limits::prepare(plan, &postgres, &population, &reply)?);
+    }
+    let statements = Statements::open(&postgres)?;
+    let runner = Runner { plan, caller: &population.caller, postmaster: postgres.pid()?, statements };
     let series = runner.run(&scenarios)?;
     // Before their Postgres stops.
     drop(scenarios);
@@ -96,19 +104,6 @@ fn run(plan: &Plan) -> anyhow::Result<()> {
 async fn typical_reply(plan: &Plan, postgres: &Postgres, population: &Population) -> anyhow::Result<String> {
     let url = postgres.url(&scenarios::database_name(plan.main_table));
     let server = Server::tokend(TOKEND.as_ref(), &url, &population.key, &plan.output.join("tokend.log"))?;
-    let mut client = TokenServiceClient::connect(format!("http://{}", server.address)).await?;
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    loop {
-        let mut request = Request::new(VerifyRequest {
-            secret: population.secrets.first().context("no secret")?.clone(),
-            required_scopes: vec![workload::REQUIRED_SCOPE.to_owned()],
-            ..Default::default()
-        });
-        request.metadata_mut().insert("authorization", format!("Bearer {}", population.caller).parse()?);
-        match client.verify(request).await {
-            Ok(answer) => return Ok(hex::encode(answer.into_inner().encode_to_vec())),
-            Err(status) if std::time::Instant::now() > deadline => return Err(status.into()),
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-        }
-    }
+    let secret = population.secrets.first().context("no secret")?;
+    Ok(hex::encode(server.verify(secret, &population.caller).await?.encode_to_vec()))
 }

@@ -177,6 +177,7 @@ impl Case {
             connections,
             pace,
             may_refuse: self.refuses,
+            may_limit: false,
             warm_up: WARM_UP,
             duration: DURATION,
         }

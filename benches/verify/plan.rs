@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     /// The number of rounds of an overload.
     pub(crate) overload_rounds: usize,
+    /// How long each division of the limits' load is measured.
+    pub(crate) limits_duration: Duration,
     /// How long each scenario is measured in each round, and its warm-up time.
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
@@ -57,6 +59,7 @@ impl Plan {
             main_table,
             rounds: setting("TOKEND_BENCH_ROUNDS", "15")?,
             overload_rounds: setting("TOKEND_BENCH_OVERLOAD_ROUNDS", "7")?,
+            limits_duration: Duration::from_secs(setting("TOKEND_BENCH_LIMITS_SECONDS", "20")?),
             duration: Duration::from_millis(setting("TOKEND_BENCH_MILLISECONDS", "400")?),
             warm_up: Duration::from_millis(100),
             verified: setting("TOKEND_BENCH_VERIFIED", "100000")?,

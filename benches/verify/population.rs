@@ -13,17 +13,18 @@ use tokend::clock;
 use tokend::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, Secret, TokenId};
 
 use super::database::{Postgres, execute};
+use super::limits::RatePlan;
 
 /// The organization of all these tokens.
-const ORGANIZATION: &str = "acme";
+pub(crate) const ORGANIZATION: &str = "acme";
 const USERS: u64 = 1_000;
 
 /// The earliest creation time of the tokens, and their time span, in milliseconds.
 const EPOCH_MILLIS: u64 = 1_750_000_000_000;
 const SPAN_MILLIS: u64 = 365 * 86_400_000;
 
-const COPY: &str = "COPY tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by, \
-     expire_time, durable_hash, mac, mac_key_id) FROM STDIN";
+const COLUMNS: &str = "id, organization_id, user_id, name, scopes, labels, create_time, created_by, \
+     expire_time, durable_hash, mac, mac_key_id";
 const COPY_CHUNK: usize = 1 << 20;
 
 /// A durable hash as text.
@@ -82,6 +83,18 @@ impl Population {
         build: &Path,
         others: u32,
     ) -> anyhow::Result<()> {
+        self.fill_with(postgres, database, build, others, None).await
+    }
+
+    /// Does the same, and all requested tokens have this plan, which only a current build has.
+    pub(crate) async fn fill_with(
+        &self,
+        postgres: &Postgres,
+        database: &str,
+        build: &Path,
+        others: u32,
+        plan: Option<RatePlan>,
+    ) -> anyhow::Result<()> {
         if !postgres.make(database, build).await? && is_filled(postgres, database).await? {
             return Ok(());
         }
@@ -105,7 +118,10 @@ impl Population {
         )
         .fetch_one(&mut connection)
         .await?;
-        self.copy(&mut connection, others, as_text).await?;
+        if let Some(plan) = plan {
+            plan.insert(&mut connection).await?;
+        }
+        self.copy(&mut connection, others, as_text, plan).await?;
         execute(&mut connection, "ALTER TABLE tokens ENABLE TRIGGER tokens_insert_trigger".to_owned())
             .await?;
         execute(&mut connection, "SET maintenance_work_mem = '1GB'".to_owned()).await?;
@@ -120,15 +136,25 @@ impl Population {
 
     /// Writes the tokens. `as_text`: an earlier schema keeps durable hashes as text; Verify reads them only
     /// where a MAC does not match.
-    async fn copy(&self, connection: &mut PgConnection, others: u32, as_text: bool) -> anyhow::Result<()> {
+    async fn copy(
+        &self,
+        connection: &mut PgConnection,
+        others: u32,
+        as_text: bool,
+        plan: Option<RatePlan>,
+    ) -> anyhow::Result<()> {
         let hash = |hex: &str| if as_text { PHC.to_owned() } else { format!(r"\\x{hex}") };
         let (caller_hash, durable_hash) = (hash(&self.caller_hash), hash(&self.durable_hash));
         let (verified, others) = (self.secrets.len() as u64, u64::from(others));
         let keyring = Keyring::parse(&self.key)?;
-        let mut rows = Rows { text: String::with_capacity(COPY_CHUNK + 4096), keyring, hash: &caller_hash };
-        let mut copy = connection.copy_in_raw(COPY).await?;
+        let text = String::with_capacity(COPY_CHUNK + 4096);
+        // A caller's own token is never limited.
+        let mut rows = Rows { text, keyring, hash: &caller_hash, plan: plan.map(|_| r"\N") };
+        let columns = if plan.is_some() { format!("{COLUMNS}, plan") } else { COLUMNS.to_owned() };
+        let mut copy = connection.copy_in_raw(&format!("COPY tokens ({columns}) FROM STDIN")).await?;
         rows.known(&self.caller, "{tokend:verify,tokend:write}")?;
         rows.hash = &durable_hash;
+        rows.plan = plan.map(|plan| plan.name);
         let mut secrets = self.secrets.iter();
         for number in 0..verified + others {
             // Spread evenly, in proportion to the requested ones so far.
@@ -179,6 +205,8 @@ struct Rows<'a> {
     text: String,
     keyring: Keyring,
     hash: &'a str,
+    /// The last column, if the table has one for plans.
+    plan: Option<&'a str>,
 }
 
 impl Rows<'_> {
@@ -202,8 +230,9 @@ impl Rows<'_> {
         writeln!(
             self.text,
             "{id}\t{ORGANIZATION}\tuser-{user:06}\tcontinuous integration\t{scopes}\t{LABELS}\t\
-             2025-06-15T12:00:00.123456Z\tbootstrap\t2035-06-15T12:00:00.654321Z\t{hash}\t\\\\x{tag}\t\\\\x{key_id}",
+             2025-06-15T12:00:00.123456Z\tbootstrap\t2035-06-15T12:00:00.654321Z\t{hash}\t\\\\x{tag}\t\\\\x{key_id}{plan}",
             hash = self.hash,
+            plan = self.plan.map_or_else(String::new, |plan| format!("\t{plan}")),
         )?;
         Ok(())
     }

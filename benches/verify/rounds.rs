@@ -2,16 +2,18 @@
 //! Keeps the values that the report needs from each round.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
 use super::connection::Mode;
+use super::database::Statements;
 use super::load::{Load, Pace};
 use super::plan::Plan;
-use super::scenarios::{ARGON2, CEILING, Scenario, Who};
-use super::servers::cpu_of_children;
+use super::scenarios::{Behind, CEILING, Demand, Scenario, Who};
+use super::servers::{Server, cpu_of_children};
 
 /// The results of one scenario in one round.
 #[derive(Debug, Clone)]
@@ -21,9 +23,11 @@ pub(crate) struct Sample {
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) p999: f64,
-    /// CPU time of the server, and of Postgres, per response, in microseconds.
+    /// CPU time of the server, and of its database, per response, in microseconds.
     pub(crate) cpu: f64,
-    pub(crate) postgres_cpu: f64,
+    pub(crate) database_cpu: f64,
+    /// Statements of Postgres per response, if they are counted.
+    pub(crate) statements: Option<f64>,
     /// In mebibytes.
     pub(crate) resident: f64,
     /// The growth of `resident` per response, in bytes.
@@ -48,6 +52,17 @@ pub(crate) struct Runner<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) caller: &'a str,
     pub(crate) postmaster: u32,
+    pub(crate) statements: Statements,
+}
+
+/// What a server and its database have used so far.
+#[derive(Debug)]
+struct Spent {
+    cpu: Duration,
+    database_cpu: Duration,
+    statements: Option<u64>,
+    /// Not so far, but now.
+    resident: u64,
 }
 
 impl Runner<'_> {
@@ -68,15 +83,22 @@ impl Runner<'_> {
             }
         }
         let mut rates = BTreeMap::new();
-        for scenario in scenarios.iter().filter(|scenario| scenario.scheduled.is_some()) {
+        for scenario in scenarios {
+            let Demand::FullAndHalfOf(_) = scenario.demand else { continue };
             let able = self.measure(scenario, Pace::InFlight(scenario.in_flight), 2)?.0.per_second;
             rates.insert(scenario.name, able / 2.0);
         }
         let mut tasks = Vec::new();
         for scenario in scenarios {
-            tasks.push((scenario, None, Series::of(scenario, None)?));
-            if let Some(rate) = scenario.scheduled.and_then(|name| rates.get(name).copied()) {
-                tasks.push((scenario, Some(rate), Series::of(scenario, Some(rate))?));
+            let paces = match scenario.demand {
+                Demand::Full => vec![None],
+                Demand::FullAndHalfOf(name) => {
+                    [None].into_iter().chain(rates.get(name).map(|rate| Some(*rate))).collect()
+                }
+                Demand::PerSecond(rate) => vec![Some(rate)],
+            };
+            for rate in paces {
+                tasks.push((scenario, rate, Series::of(scenario, rate)?));
             }
         }
         for round in 0..self.plan.rounds {
@@ -85,9 +107,7 @@ impl Runner<'_> {
             for place in order(tasks.len(), round) {
                 let (scenario, rate, series) = &mut tasks[place];
                 let pace = rate.map_or(Pace::InFlight(scenario.in_flight), Pace::PerSecond);
-                // With few responses per second, a round might otherwise have none.
-                let times = if scenario.name == ARGON2 { 3 } else { 1 };
-                let measured = self.measure(scenario, pace, times);
+                let measured = self.measure(scenario, pace, scenario.times);
                 let (sample, latency) = measured.with_context(|| scenario.name.to_owned())?;
                 series.samples.push(sample);
                 series.latency.add(&latency)?;
@@ -111,26 +131,42 @@ impl Runner<'_> {
             duration: if fresh { Duration::from_mins(5) } else { self.plan.duration * times },
             ..scenario.load(&server, pace)
         };
-        let (mut cpu, mut postgres_cpu, mut resident) = (Duration::ZERO, Duration::ZERO, 0);
-        let measured = load.run(self.caller, || {
-            (cpu, postgres_cpu) = (server.cpu(), cpu_of_children(self.postmaster));
-            resident = server.resident();
-        })?;
+        let mut before = None;
+        let measured = load.run(self.caller, || before = Some(self.spent(scenario, &server)))?;
+        if let Behind::Counted(_, rest) = scenario.behind {
+            thread::sleep(rest);
+        }
+        let (before, after) = (before.context("it never began")??, self.spent(scenario, &server)?);
         let each = |before: Duration, after: Duration| {
             micros(after.saturating_sub(before)) / count(measured.answers)
         };
         let quantile = |quantile| count(measured.latency.value_at_quantile(quantile)) / 1e3;
+        let statements = after.statements.zip(before.statements);
         let sample = Sample {
             per_second: measured.per_second(),
             p50: quantile(0.5),
             p99: quantile(0.99),
             p999: quantile(0.999),
-            cpu: each(cpu, server.cpu()),
-            postgres_cpu: each(postgres_cpu, cpu_of_children(self.postmaster)),
-            resident: count(server.resident()) / f64::from(1 << 20),
-            grown: count(server.resident().saturating_sub(resident)) / count(measured.answers),
+            cpu: each(before.cpu, after.cpu),
+            database_cpu: each(before.database_cpu, after.database_cpu),
+            statements: statements.map(|(after, before)| count(after - before) / count(measured.answers)),
+            resident: count(after.resident) / f64::from(1 << 20),
+            grown: count(after.resident.saturating_sub(before.resident)) / count(measured.answers),
         };
         Ok((sample, measured.latency))
+    }
+
+    /// Returns what a server and its database have used so far.
+    fn spent(&self, scenario: &Scenario, server: &Server) -> anyhow::Result<Spent> {
+        let statements = match scenario.behind {
+            Behind::Counted(database, _) => self.statements.of(database)?,
+            Behind::Postgres | Behind::Process(_) => None,
+        };
+        let database_cpu = match &scenario.behind {
+            Behind::Process(process) => process.cpu(),
+            Behind::Postgres | Behind::Counted(..) => cpu_of_children(self.postmaster),
+        };
+        Ok(Spent { cpu: server.cpu(), database_cpu, statements, resident: server.resident() })
     }
 }
 

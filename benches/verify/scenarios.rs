@@ -46,6 +46,27 @@ pub(crate) enum Who {
     Fresh { url: String, key: String, log: PathBuf, used: RefCell<Option<Rc<Server>>> },
 }
 
+/// The database of a server, for its processor time and statements.
+#[derive(Debug)]
+pub(crate) enum Behind {
+    Postgres,
+    /// A database in Postgres whose statements are counted, and how long it works on after a load.
+    Counted(&'static str, Duration),
+    /// Another process.
+    Process(Rc<Server>),
+}
+
+/// How much a scenario is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Demand {
+    /// As much as it can do.
+    Full,
+    /// As much as it can do; and also, on a schedule, half of what this scenario can do.
+    FullAndHalfOf(&'static str),
+    /// So many a second, and no more.
+    PerSecond(f64),
+}
+
 /// The requests and the server of one measurement.
 #[derive(Debug)]
 pub(crate) struct Scenario {
@@ -58,8 +79,10 @@ pub(crate) struct Scenario {
     /// Requests sent before the first round, so that the cache has all tokens.
     pub(crate) before: Option<Rc<Workload>>,
     pub(crate) in_flight: usize,
-    /// Whether it is also measured on a schedule, at half its capacity, or half the ceiling's.
-    pub(crate) scheduled: Option<&'static str>,
+    pub(crate) demand: Demand,
+    pub(crate) behind: Behind,
+    /// How many times as long as the others it is measured.
+    pub(crate) times: u32,
 }
 
 /// All requests of a run.
@@ -108,18 +131,27 @@ pub(crate) fn prepare(
     let mut add = |name, table: Option<u32>, who: Who, workload: &Rc<Workload>| {
         let mode = if [STREAM, OTHER_STREAM].contains(&name) { Mode::Stream } else { Mode::Unary };
         let in_flight = if mode == Mode::Stream { plan.stream_in_flight } else { plan.in_flight };
-        let scheduled = match name {
-            CEILING | WARM => Some(CEILING),
-            FULL => Some(FULL),
-            SELECT => Some(SELECT),
-            _ => None,
-        };
-        let scheduled = scheduled.filter(|_| table.is_none_or(|table| table == plan.main_table));
+        let main = table.is_none_or(|table| table == plan.main_table);
+        let demand = if main { demand(name) } else { Demand::Full };
         if plan.includes(name) || (name == CEILING) {
             let cached = [WARM, FULL, STREAM, OTHER_WARM, OTHER_FULL, OTHER_STREAM].contains(&name);
             let before = cached.then(|| Rc::clone(&each_once));
             let workload = Rc::clone(workload);
-            scenarios.push(Scenario { name, table, who, mode, workload, before, in_flight, scheduled });
+            // With few responses per second, a round might otherwise have none.
+            let times = if name == ARGON2 { 3 } else { 1 };
+            let behind = Behind::Postgres;
+            scenarios.push(Scenario {
+                name,
+                table,
+                who,
+                mode,
+                workload,
+                before,
+                in_flight,
+                demand,
+                behind,
+                times,
+            });
         }
     };
     add(CEILING, None, Who::Running(Server::role("ceiling", &ready_made)?.into()), &workload.valid);
@@ -153,6 +185,16 @@ pub(crate) fn prepare(
         }
     }
     Ok(scenarios)
+}
+
+/// Returns how much a scenario on the main table is asked for.
+fn demand(name: &str) -> Demand {
+    match name {
+        CEILING | WARM => Demand::FullAndHalfOf(CEILING),
+        FULL => Demand::FullAndHalfOf(FULL),
+        SELECT => Demand::FullAndHalfOf(SELECT),
+        _ => Demand::Full,
+    }
 }
 
 /// Returns the name of a size's database.
@@ -216,6 +258,7 @@ impl Scenario {
             connections: 1,
             pace,
             may_refuse: false,
+            may_limit: false,
             warm_up: Duration::ZERO,
             duration: Duration::ZERO,
         }

@@ -10,8 +10,12 @@ use std::{env, thread};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use tokend::api::proto::token_service_client::TokenServiceClient;
+use tokend::api::proto::{VerifyRequest, VerifyResponse};
+use tonic::Request;
 
 use super::roles::{LISTEN, ROLE};
+use super::workload::REQUIRED_SCOPE;
 
 /// How long a server may take until it listens.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,6 +61,19 @@ impl Server {
         Self::start(command, address)
     }
 
+    /// Starts Valkey, or else Redis, without a file of its data; `None` if neither is on the PATH.
+    pub(crate) fn valkey() -> anyhow::Result<Option<Self>> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let programs = ["valkey-server", "redis-server"].into_iter();
+        let mut programs = programs.flat_map(|name| env::split_paths(&path).map(move |dir| dir.join(name)));
+        let Some(program) = programs.find(|program| program.is_file()) else { return Ok(None) };
+        let address = free_address()?;
+        let mut command = mortal(&program);
+        command.args(["--bind", &address.ip().to_string(), "--port", &address.port().to_string()]);
+        command.args(["--save", "", "--appendonly", "no"]).stdout(Stdio::null());
+        Self::start(command, address).map(Some)
+    }
+
     fn start(mut command: Command, address: SocketAddr) -> anyhow::Result<Self> {
         let child = command.stdin(Stdio::null()).spawn().context("setpriv is needed (util-linux)")?;
         let mut server = Self { child, address };
@@ -71,6 +88,25 @@ impl Server {
             thread::sleep(Duration::from_millis(10));
         }
         Ok(server)
+    }
+
+    /// Verifies one token; repeats the call until the server is ready.
+    pub(crate) async fn verify(&self, secret: &str, caller: &str) -> anyhow::Result<VerifyResponse> {
+        let mut client = TokenServiceClient::connect(format!("http://{}", self.address)).await?;
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let mut request = Request::new(VerifyRequest {
+                secret: secret.to_owned(),
+                required_scopes: vec![REQUIRED_SCOPE.to_owned()],
+                ..Default::default()
+            });
+            request.metadata_mut().insert("authorization", format!("Bearer {caller}").parse()?);
+            match client.verify(request).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if Instant::now() > deadline => return Err(status.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     }
 
     /// Returns the CPU time that it has used so far.

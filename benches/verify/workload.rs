@@ -1,6 +1,8 @@
 //! The requests, as bytes ready to send: gRPC's frame header and the message, all of one size. Used by
 //! `load`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use prost::Message as _;
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{Consistency, CreateTokenRequest, Verdict, VerifyRequest, VerifyStreamRequest};
@@ -18,6 +20,8 @@ pub(crate) struct Workload {
     method: &'static str,
     verdict: Option<Verdict>,
     pick: Pick,
+    /// The next request in turn.
+    turn: AtomicU64,
 }
 
 /// How the next request is chosen.
@@ -27,6 +31,8 @@ pub(crate) enum Pick {
     Random,
     /// Each once, then none.
     EachOnce,
+    /// One after the other, forever; a load continues where the one before ended.
+    InTurn,
 }
 
 /// The position of a load in its requests.
@@ -88,7 +94,7 @@ impl Workload {
             bytes.extend(u32::try_from(message.len()).unwrap_or(0).to_be_bytes());
             bytes.extend(message);
         }
-        Self { bytes, size, method, verdict, pick }
+        Self { bytes, size, method, verdict, pick, turn: AtomicU64::new(0) }
     }
 
     /// Returns the RPC's name.
@@ -108,7 +114,11 @@ impl Workload {
 
     /// Starts an iteration over the requests.
     pub(crate) fn order(&self) -> Order {
-        let state = if self.pick == Pick::Random { 0x9e37_79b9_7f4a_7c15 } else { 0 };
+        let state = match self.pick {
+            Pick::Random => 0x9e37_79b9_7f4a_7c15,
+            Pick::EachOnce => 0,
+            Pick::InTurn => self.turn.load(Ordering::Relaxed),
+        };
         Order { pick: self.pick, count: self.bytes.len() / self.size, state, before: state }
     }
 }
@@ -129,6 +139,11 @@ impl Order {
             Pick::EachOnce => {
                 self.state += 1;
                 self.before
+            }
+            Pick::InTurn => {
+                self.state += 1;
+                workload.turn.store(self.state, Ordering::Relaxed);
+                self.before % self.count as u64
             }
             // Xorshift (Marsaglia, 2003).
             Pick::Random => {

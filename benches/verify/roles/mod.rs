@@ -6,6 +6,8 @@ pub(crate) mod argon2;
 mod canned;
 pub(crate) mod ceiling;
 pub(crate) mod select;
+pub(crate) mod update;
+mod valkey;
 
 use std::env;
 
@@ -25,6 +27,8 @@ pub(crate) const LISTEN: &str = "TOKEND_BENCH_LISTEN";
 pub(crate) const REPLY: &str = "TOKEND_BENCH_REPLY";
 /// The environment variable with the hash, in hexadecimal digits, that the Argon2id server checks.
 pub(crate) const DURABLE_HASH: &str = "TOKEND_BENCH_DURABLE_HASH";
+/// The environment variable with the address of Valkey.
+pub(crate) const VALKEY: &str = "TOKEND_BENCH_VALKEY";
 
 /// Serves in a role until the process is ended.
 pub(crate) fn run(role: &str) -> anyhow::Result<()> {
@@ -32,6 +36,8 @@ pub(crate) fn run(role: &str) -> anyhow::Result<()> {
         match role {
             "ceiling" => serve(ceiling::Ceiling::from_environment()?).await,
             "select" => serve(select::Select::from_environment()?).await,
+            "update" => serve(update::Update::from_environment()?).await,
+            "valkey" => serve(valkey::Valkey::from_environment().await?).await,
             "argon2" => serve(argon2::Argon2::from_environment()?).await,
             other => bail!("there is no role {other}"),
         }
