@@ -125,9 +125,11 @@ impl Client {
         consistency: Consistency,
     ) -> Result<Verification, Error> {
         let message = request.message(consistency);
-        self.run(Repeatable::Yes, message, |mut raw, request| async move { raw.verify(request).await })
-            .await?
-            .try_into()
+        self.run(self.retries.of_cost(request.cost), message, |mut raw, request| async move {
+            raw.verify(request).await
+        })
+        .await?
+        .try_into()
     }
 
     /// Creates a token.
@@ -352,6 +354,11 @@ impl Client {
         F: Future<Output = Result<tonic::Response<R>, Status>>,
     {
         self.run(repeatable, message, call).await
+    }
+
+    /// Returns whether a Verify whose answer was lost may be repeated.
+    pub(crate) fn may_repeat(&self, request: &proto::VerifyRequest) -> bool {
+        self.retries.of_cost(request.cost.unwrap_or(1)) == Repeatable::Yes
     }
 
     pub(crate) async fn run<M: Clone, R, F>(

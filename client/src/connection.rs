@@ -37,6 +37,7 @@ pub struct Connection {
     connect_timeout: Duration,
     call_timeout: Duration,
     attempts: u32,
+    repeat_spending: bool,
 }
 
 impl Connection {
@@ -55,6 +56,7 @@ impl Connection {
             connect_timeout: Duration::from_secs(3),
             call_timeout: Duration::from_secs(5),
             attempts: u32::MAX,
+            repeat_spending: false,
         }
     }
 
@@ -107,6 +109,13 @@ impl Connection {
         Self { attempts: attempts.max(1), ..self }
     }
 
+    /// Repeats also a Verify whose answer was lost after it may have spent of the limits of a token's plan: it then may
+    /// spend twice. For installations without plans, or where spending twice is better than an error.
+    #[must_use]
+    pub fn repeat_spending(self) -> Self {
+        Self { repeat_spending: true, ..self }
+    }
+
     /// Creates the client. It connects on first use, and again whenever the connection is lost.
     /// Must be called within a Tokio runtime.
     ///
@@ -125,7 +134,11 @@ impl Connection {
             return Err(ConnectionError::Runtime);
         }
         let channel = self.channel()?;
-        let retries = Retries { attempts: self.attempts, timeout: self.call_timeout };
+        let retries = Retries {
+            attempts: self.attempts,
+            timeout: self.call_timeout,
+            repeat_spending: self.repeat_spending,
+        };
         Ok(Client::new(channel, credential.map(Arc::new), retries))
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokend_core::domain::Rule;
 use tokend_core::secret::TokenId;
-use tonic::{Code, Status, TimeoutExpired};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use crate::enums::ErrorReason;
@@ -67,6 +67,8 @@ pub struct Error {
     token_id: Option<TokenId>,
     code: Option<Code>,
     cause: Option<Arc<Status>>,
+    /// Whether tokend itself answered with it.
+    answered: bool,
 }
 
 impl fmt::Display for Error {
@@ -128,6 +130,12 @@ impl Error {
         self.code.map(code_name)
     }
 
+    /// Returns whether the request surely had no effect: tokend answered with an error, which spends nothing, or there
+    /// was no connection. Not known of errors that a proxy may have made.
+    pub(crate) fn was_not_processed(&self) -> bool {
+        self.answered || self.cause.as_deref().is_some_and(has_cause::<ConnectError>)
+    }
+
     pub(crate) fn overdue() -> Self {
         Self::plain(ErrorKind::DeadlineExceeded, "no response came in time".to_owned())
     }
@@ -163,6 +171,7 @@ impl Error {
             token_id: None,
             code: None,
             cause: None,
+            answered: false,
         }
     }
 }
@@ -190,6 +199,7 @@ impl Error {
             token_id: detail("successor").or(detail("token_id")).and_then(|id| TokenId::parse(id).ok()),
             code: Some(status.code()),
             cause: status.source().is_some().then(|| Arc::new(status.clone())),
+            answered: reason.is_some(),
         }
     }
 }
@@ -214,7 +224,11 @@ fn kind(status: &Status) -> ErrorKind {
         Code::DeadlineExceeded => ErrorKind::DeadlineExceeded,
         // The transport's own error: a status from the server has no source.
         Code::Unknown | Code::Cancelled | Code::Internal if status.source().is_some() => {
-            if has_expired(status) { ErrorKind::DeadlineExceeded } else { ErrorKind::Unavailable }
+            if has_cause::<TimeoutExpired>(status) {
+                ErrorKind::DeadlineExceeded
+            } else {
+                ErrorKind::Unavailable
+            }
         }
         _ => ErrorKind::Other,
     }
@@ -243,11 +257,11 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// Returns whether the transport ended a call because of the deadline sent with it.
-fn has_expired(status: &Status) -> bool {
+/// Returns whether a status comes from this error of the transport.
+fn has_cause<E: std::error::Error + 'static>(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
-        if error.is::<TimeoutExpired>() {
+        if error.is::<E>() {
             return true;
         }
         cause = error.source();

@@ -1,6 +1,6 @@
 //! Many requests over one `VerifyStream`, with each answer returned to its asker. One task owns
-//! the call; if it breaks, unanswered requests are sent again over the next one, since judging
-//! changes nothing. Called by the verifier.
+//! the call; if it breaks, unanswered requests are sent again over the next one, but for those that may have
+//! spent of a token's limits. Called by the verifier.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -118,8 +118,25 @@ impl StreamTask {
             self.exchange(&sender, &mut answers, &mut waiting).await
         };
         let outcome = outcome.await;
+        if let Err(error) = &outcome {
+            self.give_up(&mut waiting, error);
+        }
         self.unanswered = waiting;
         outcome
+    }
+
+    /// Answers the requests that a call has left without an answer and that may have spent: they are not sent again.
+    fn give_up(&self, waiting: &mut VecDeque<QueuedRequest>, error: &Error) {
+        if error.was_not_processed() {
+            return;
+        }
+        for queued in std::mem::take(waiting) {
+            if self.client.may_repeat(&queued.request) {
+                waiting.push_back(queued);
+            } else {
+                let _ = queued.reply.send(Err(error.clone()));
+            }
+        }
     }
 
     async fn exchange(
@@ -153,6 +170,7 @@ impl StreamTask {
                     Err(status) => {
                         let error = Error::of(&status);
                         let passing = error.kind() == ErrorKind::Unavailable;
+                        self.give_up(waiting, &error);
                         return if answered && passing { Ok(()) } else { Err(error) };
                     }
                 },

@@ -17,6 +17,8 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub(crate) struct Retries {
     pub(crate) attempts: u32,
     pub(crate) timeout: Duration,
+    /// Whether a Verify that may have spent is repeated like any other.
+    pub(crate) repeat_spending: bool,
 }
 
 /// Whether a call may be repeated safely.
@@ -25,11 +27,18 @@ pub(crate) struct Retries {
 pub enum Repeatable {
     /// It may: it only reads, or has a request id, or has the same result.
     Yes,
+    /// It may after a failure that shows that it was not processed: it may spend of a token's limits.
+    IfNotProcessed,
     /// It may not: it might undo another client's change.
     No,
 }
 
 impl Retries {
+    /// Returns whether a Verify with this cost may be repeated.
+    pub(crate) fn of_cost(&self, cost: u32) -> Repeatable {
+        if cost == 0 || self.repeat_spending { Repeatable::Yes } else { Repeatable::IfNotProcessed }
+    }
+
     /// Calls with the remaining time, until there is a response or a retry is useless. Any call is
     /// retried once at once if its credential was refused and `renewed` says that there is another:
     /// nothing was done.
@@ -56,7 +65,12 @@ impl Retries {
                 renewable = false;
                 continue;
             }
-            let again = repeatable == Repeatable::Yes && error.kind() == ErrorKind::Unavailable;
+            let safe = match repeatable {
+                Repeatable::Yes => true,
+                Repeatable::IfNotProcessed => error.was_not_processed(),
+                Repeatable::No => false,
+            };
+            let again = safe && error.kind() == ErrorKind::Unavailable;
             let pause = pause(attempt).max(error.retry_after().unwrap_or_default());
             if !again || attempt >= self.attempts || Instant::now() + pause >= deadline {
                 return Err(error);
@@ -76,10 +90,11 @@ pub(crate) fn pause(attempt: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashMap;
     use tonic::Status;
     use tonic_types::{ErrorDetails, StatusExt as _};
 
-    const RETRIES: Retries = Retries { attempts: 3, timeout: Duration::from_secs(5) };
+    const RETRIES: Retries = Retries { attempts: 3, timeout: Duration::from_secs(5), repeat_spending: false };
 
     async fn tried(repeatable: Repeatable, status: Status) -> (u32, Error) {
         let mut calls = 0;
@@ -102,6 +117,19 @@ mod tests {
         assert_eq!(tried(Repeatable::No, Status::unavailable("")).await.0, 1);
         for status in [Status::unauthenticated(""), Status::not_found(""), Status::resource_exhausted("")] {
             assert_eq!(tried(Repeatable::Yes, status).await.0, 1);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_may_spend_is_retried_only_if_it_was_surely_not_processed() {
+        let answered = ErrorDetails::with_error_info("OVERLOADED", "tokend", HashMap::new());
+        let answered = Status::with_error_details(tonic::Code::Unavailable, "", answered);
+        let of_a_proxy = Status::unavailable("upstream reset before headers");
+        let unconnected = Status::from_error(tonic::ConnectError("refused".into()).into());
+        let broken = Status::from_error(std::io::Error::other("broken pipe").into());
+        for (status, calls) in [(answered, 3), (unconnected, 3), (of_a_proxy, 1), (broken, 1)] {
+            assert_eq!(tried(Repeatable::IfNotProcessed, status.clone()).await.0, calls, "{status:?}");
+            assert_eq!(tried(Repeatable::Yes, status).await.0, 3);
         }
     }
 

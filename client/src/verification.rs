@@ -51,7 +51,8 @@ impl<'a> VerifyRequest<'a> {
         Self { client_ip: address.into(), ..self }
     }
 
-    /// Sets how much is spent of each limit of the token's plan; 0 only asks, and may be repeated at will.
+    /// Sets how much is spent of each limit of the token's plan; 0 only asks. With another cost, a request whose answer was
+    /// lost is not repeated, because it may have spent.
     #[must_use]
     pub fn cost(self, cost: u32) -> Self {
         Self { cost, ..self }

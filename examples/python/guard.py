@@ -11,6 +11,7 @@ from tokend.v1 import token_service_pb2 as tokend
 # How long tokend may take, in seconds: its own answers come from memory.
 TIMEOUT_SECONDS = 2
 
+LIMITED = (tokend.VERDICT_RATE_LIMITED, tokend.VERDICT_CREDITS_EXHAUSTED)
 DENIED = (tokend.VERDICT_MISSING_SCOPE, tokend.VERDICT_IP_NOT_ALLOWED)
 
 
@@ -63,6 +64,8 @@ class Guard(grpc.ServerInterceptor):
             return answer.token
         if answer.verdict in DENIED:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, "the token does not allow this")
+        if answer.verdict in LIMITED:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "a limit of the token is used up")
         context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is not accepted")
 
 

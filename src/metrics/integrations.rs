@@ -57,6 +57,8 @@ pub enum IntegrationOutcome {
     Unauthenticated,
     /// The credential does not allow this: 403.
     Forbidden,
+    /// A limit of the credential's plan is used up: 429.
+    Limited,
     /// The request was not valid: 400.
     Invalid,
     /// The database could not answer, or there were too many requests: 503 and 429.
@@ -64,14 +66,15 @@ pub enum IntegrationOutcome {
 }
 
 impl IntegrationOutcome {
-    const ALL: [Self; 5] =
-        [Self::Done, Self::Unauthenticated, Self::Forbidden, Self::Invalid, Self::Unavailable];
+    const ALL: [Self; 6] =
+        [Self::Done, Self::Unauthenticated, Self::Forbidden, Self::Limited, Self::Invalid, Self::Unavailable];
 
     const fn word(self) -> &'static str {
         match self {
             Self::Done => "done",
             Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
+            Self::Limited => "limited",
             Self::Invalid => "invalid",
             Self::Unavailable => "unavailable",
         }

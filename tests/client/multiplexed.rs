@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokend_client::{Connection, ErrorKind, Verdict, Verifier};
+use tokend_client::{Connection, ErrorKind, Verdict, Verifier, VerifyRequest};
 use tokio::task::JoinSet;
 
 use super::asking::{asked, client_at, root, verdict};
@@ -33,7 +33,8 @@ async fn all_are_answered(verifier: &Verifier, tokens: &[(Made, Verdict)]) {
     for (token, expected) in tokens.iter().cycle().take(400).cloned() {
         let verifier = verifier.clone();
         asking.spawn(async move {
-            let answer = asked(&verifier, &token.secret).await.unwrap();
+            // Without a cost, since what may have spent is not sent again.
+            let answer = verifier.verify(&VerifyRequest::new(&token.secret).cost(0)).await.unwrap();
             assert_eq!((answer.verdict, answer.token.unwrap().id.to_string()), (expected, token.id));
         });
     }
@@ -82,6 +83,39 @@ async fn unanswered_requests_are_sent_again_after_the_stream_breaks() {
         proxy.cut();
         proxy.set(LinkState::Open);
         asking.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_may_have_spent_is_sent_again_only_where_that_is_allowed() {
+    let replica = Replica::start().await;
+    let token = made(&mut replica.root()).await;
+    let proxy = Proxy::to_port(replica.address, LinkState::Open).await;
+    let connection = Connection::to(format!("http://{}", proxy.address()))
+        .secret((&*replica.installation.root_secret).into())
+        .call_timeout(Duration::from_secs(20));
+    for (connection, repeated) in [(connection.clone(), false), (connection.repeat_spending(), true)] {
+        for verifier in [
+            Verifier::unary(connection.open().unwrap()),
+            Verifier::multiplexed(connection.open().unwrap()).unwrap(),
+        ] {
+            assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Valid);
+            let before = proxy.held_bytes();
+            proxy.set(LinkState::Stalled);
+            let (asking, secret) = (verifier.clone(), token.secret.clone());
+            let asking = tokio::spawn(async move { asked(&asking, &secret).await });
+            // More than the frames that keep a connection.
+            eventually("the request waits at the proxy", async || {
+                (proxy.held_bytes() >= before + 64).then_some(())
+            })
+            .await;
+            proxy.cut();
+            proxy.set(LinkState::Open);
+
+            let outcome = in_time("its end", asking).await.unwrap();
+            let outcome = outcome.map(|answer| answer.verdict).map_err(|error| error.kind());
+            assert_eq!(outcome, if repeated { Ok(Verdict::Valid) } else { Err(ErrorKind::Unavailable) });
+        }
     }
 }
 

@@ -58,7 +58,7 @@ async fn a_call_is_retried_within_its_deadline_while_tokend_restarts() {
     let client = Connection::to(format!("http://{}", proxy.address()))
         .secret((&*installation.root_secret).into())
         .call_timeout(Duration::from_secs(15));
-    let verifier = Verifier::unary(client.open().unwrap());
+    let verifier = Verifier::unary(client.repeat_spending().open().unwrap());
     assert_eq!(verdict(&verifier, &token.secret).await, Verdict::Valid);
 
     first.shut_down().outcome().await.unwrap();

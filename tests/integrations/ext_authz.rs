@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use prost_types::ListValue;
+use prost_types::value::Kind;
 use tokend::api::grpc::MAX_CHECK_BYTES;
 use tokend::api::grpc::envoy::authorization_client::AuthorizationClient;
 use tokend::api::grpc::envoy::check_response::HttpResponse;
@@ -10,6 +12,7 @@ use tokend::api::grpc::envoy::{
     Address, AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderMap, HeaderValue,
     HeaderValueOption, HttpRequest, Peer, Request, SocketAddress,
 };
+use tokend::api::proto::CreateTokenRequest;
 use tonic::Code;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -17,7 +20,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use super::asking::{Case, Decision, Fixture};
-use crate::support::client::created_with;
+use crate::support::client::{created, created_with, ordinary};
 use crate::support::replica::Replica;
 
 /// A request from Envoy.
@@ -76,6 +79,7 @@ fn denied(response: CheckResponse) -> DeniedHttpResponse {
         400 | 413 => Code::InvalidArgument,
         401 => Code::Unauthenticated,
         403 => Code::PermissionDenied,
+        429 => Code::ResourceExhausted,
         503 => Code::Unavailable,
         _ => panic!("{status}"),
     };
@@ -94,7 +98,7 @@ pub(crate) async fn ask(replica: &Replica, case: &Case) -> Decision {
         raw: false,
     };
     match check(replica, &asked).await {
-        CheckResponse { http_response: Some(HttpResponse::OkResponse(ok)), status } => {
+        CheckResponse { http_response: Some(HttpResponse::OkResponse(ok)), status, .. } => {
             assert_eq!(status.unwrap().code, 0);
             Decision::Admitted {
                 user: value(&ok.headers, "x-tokend-user").unwrap(),
@@ -111,6 +115,41 @@ pub(crate) async fn ask(replica: &Replica, case: &Case) -> Decision {
             let body: serde_json::Value = serde_json::from_str(&denied.body).unwrap();
             Decision::Denied(body["verdict"].as_str().unwrap().to_owned())
         }
+    }
+}
+
+#[tokio::test]
+async fn filters_after_the_check_get_the_labels_of_the_token() {
+    let fixture = Fixture::new().await;
+    let labels = std::collections::HashMap::from([("team".to_owned(), "x".to_owned())]);
+    let request = CreateTokenRequest { labels, ..ordinary() };
+    let token = created(&mut fixture.replica.root(), request).await;
+    let bearer = format!("Bearer {}", token.secret);
+    let headers = [("authorization", &*bearer)];
+
+    for (extensions, admitted) in [
+        (&[][..], true),
+        (&[("cost", "0")], true),
+        (&[("cost", "4294967295")], true),
+        (&[("cost", "4294967296")], false),
+        (&[("cost", "-1")], false),
+        (&[("cost", "+1")], false),
+        (&[("limit", "A")], false),
+        // The token has no plan, and so no limit of any name.
+        (&[("limit", "reads")], false),
+    ] {
+        let response =
+            check(&fixture.replica, &Check { headers: &headers, extensions, ..Check::default() }).await;
+        if !admitted {
+            assert_eq!(denied(response).status.unwrap().code, 400, "{extensions:?}");
+            continue;
+        }
+        let Some(HttpResponse::OkResponse(ok)) = response.http_response else { panic!("{extensions:?}") };
+        assert_eq!(ok.response_headers_to_add, [], "it has no limits");
+        let metadata = response.dynamic_metadata.unwrap();
+        let Some(Kind::StructValue(labels)) = metadata.fields["labels"].kind.clone() else { panic!() };
+        assert_eq!(labels.fields["team"].kind, Some(Kind::StringValue("x".to_owned())));
+        assert_eq!(metadata.fields["limits"].kind, Some(Kind::ListValue(ListValue::default())));
     }
 }
 

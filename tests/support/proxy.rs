@@ -38,6 +38,8 @@ struct Control {
     cuts: u32,
     losses: u32,
     server: Server,
+    /// How many bytes were held back so far.
+    held: Arc<AtomicUsize>,
 }
 
 /// The target of a proxy.
@@ -75,7 +77,7 @@ impl Proxy {
     async fn open(server: Server, state: LinkState) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let control = Control { state, cuts: 0, losses: 0, server };
+        let control = Control { state, cuts: 0, losses: 0, server, held: Arc::default() };
         let control = Arc::new(watch::Sender::new(control));
         let controls = Arc::clone(&control);
         tokio::spawn(async move {
@@ -122,6 +124,11 @@ impl Proxy {
             control.server = Server::Port(address);
             control.cuts += 1;
         });
+    }
+
+    /// Returns how many bytes it has held back so far.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.control.borrow().held.load(Ordering::Relaxed)
     }
 
     /// Returns the address that it listens on.
@@ -203,6 +210,7 @@ async fn carry(
     let mut bytes = vec![0; 65_536];
     loop {
         let Ok(count @ 1..) = from.read(&mut bytes).await else { return };
+        let mut is_counted = false;
         loop {
             let state = controls.borrow_and_update().state;
             match state {
@@ -212,6 +220,10 @@ async fn carry(
                     break;
                 }
                 LinkState::Cut | LinkState::Stalled => {
+                    if !is_counted {
+                        controls.borrow().held.fetch_add(count, Ordering::Relaxed);
+                        is_counted = true;
+                    }
                     if controls.changed().await.is_err() {
                         return;
                     }

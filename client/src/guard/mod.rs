@@ -267,6 +267,8 @@ fn in_headers(headers: &HeaderMap) -> Result<&str, CredentialError> {
 fn admitted(outcome: Result<Verification, Error>) -> Result<VerifiedToken, Refusal> {
     match outcome.map_err(Refusal::Unknown)? {
         Verification { verdict: Verdict::Valid, token: Some(token), .. } => Ok(token),
-        Verification { verdict, missing_scopes, .. } => Err(Refusal::Denied(verdict, missing_scopes)),
+        Verification { verdict, missing_scopes, retry_after, .. } => {
+            Err(Refusal::Denied(verdict, missing_scopes, retry_after))
+        }
     }
 }

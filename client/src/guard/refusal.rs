@@ -1,19 +1,22 @@
 //! Why a request is refused, and the response by HTTP (RFC 6750, 3.1) or gRPC, as the request was.
 //! Repeats nothing that was presented, and does not say why tokend could not be asked.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use http_body_util::Full;
 use tokend_core::domain::access::Denial;
-use tokend_core::domain::access::denial::plain;
+use tokend_core::domain::access::denial::{DenialKind, plain};
 use tokend_core::domain::{CredentialError, Scope, Verdict};
 
 use crate::error::Error;
 
 /// gRPC's codes.
 const PERMISSION_DENIED: &str = "7";
+const RESOURCE_EXHAUSTED: &str = "8";
 const UNAVAILABLE: &str = "14";
 const UNAUTHENTICATED: &str = "16";
 
@@ -22,8 +25,8 @@ const UNAUTHENTICATED: &str = "16";
 pub(super) enum Refusal {
     /// There is no credential, or a malformed one.
     Credential(CredentialError),
-    /// The credential is not sufficient.
-    Denied(Verdict, Vec<Scope>),
+    /// The credential is not sufficient; with the time after which it may be.
+    Denied(Verdict, Vec<Scope>, Option<Duration>),
     /// No request is admitted here.
     Closed,
     /// The verdict is not known.
@@ -58,7 +61,7 @@ impl Refusal {
     pub(super) fn to_refused(&self) -> Refused<'_> {
         match self {
             Self::Credential(_) => Refused::Credential,
-            Self::Denied(verdict, _) => Refused::Verdict(*verdict),
+            Self::Denied(verdict, ..) => Refused::Verdict(*verdict),
             Self::Closed => Refused::Closed,
             Self::Unknown(error) => Refused::Unknown(error),
         }
@@ -80,20 +83,31 @@ impl Refusal {
             return response;
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if parts.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         *response.status_mut() = parts.status;
         *response.body_mut() = Full::from(parts.body);
         response
     }
 
+    /// Returns the seconds after which a repeat may be admitted, rounded up.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Unknown(_) => Some(1),
+            Self::Denied(_, _, after) => {
+                after.map(|time| time.as_secs().saturating_add((time.subsec_nanos() > 0).into()).max(1))
+            }
+            Self::Credential(_) | Self::Closed => None,
+        }
+    }
+
     fn parts(&self) -> ResponseParts {
         let denied = |denial: Denial, message| {
-            let (status, code) = if denial.forbidden {
-                (StatusCode::FORBIDDEN, PERMISSION_DENIED)
-            } else {
-                (StatusCode::UNAUTHORIZED, UNAUTHENTICATED)
+            let (status, code) = match denial.kind {
+                DenialKind::Unauthenticated => (StatusCode::UNAUTHORIZED, UNAUTHENTICATED),
+                DenialKind::Forbidden => (StatusCode::FORBIDDEN, PERMISSION_DENIED),
+                DenialKind::Limited => (StatusCode::TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED),
             };
             ResponseParts { status, code, message, challenge: denial.challenge, body: denial.body }
         };
@@ -105,10 +119,13 @@ impl Refusal {
                 };
                 denied(Denial::of_credential(*error), message)
             }
-            Self::Denied(verdict, missing) => {
+            Self::Denied(verdict, missing, _) => {
                 let message = match verdict {
                     Verdict::MissingScope => "the credential lacks a scope",
                     Verdict::IpNotAllowed => "the credential may not be used from this address",
+                    Verdict::RateLimited | Verdict::CreditsExhausted => {
+                        "a limit of the credential is used up"
+                    }
                     _ => "the credential is not valid",
                 };
                 denied(Denial::of_verdict(*verdict, missing), message)

@@ -263,6 +263,10 @@ impl Shared {
             limits: Vec::new(),
             retry_after: None,
         };
+        if request.limit.is_some() {
+            // Only tokend knows whether the token has this limit.
+            return None;
+        }
         let entry = self.cache.get(secret.id(), came)?;
         if !self.cache.proves(&secret, &entry.record) {
             return Some(answered(Verdict::NotFound));
@@ -303,7 +307,9 @@ impl Shared {
             // A replica may lag behind the watched one, within its own bound. A change that was
             // already reported here must not be ignored, so the database itself is asked.
             (answer, Filled::Outdated) if answer.verdict == Verdict::Valid => {
-                Ok(self.fetch(request, &secret, Consistency::Full).await?.0)
+                // The first answer has spent already.
+                let again = VerifyRequest { cost: 0, ..*request };
+                Ok(self.fetch(&again, &secret, Consistency::Full).await?.0)
             }
             (answer, _) => Ok(answer),
         }

@@ -130,13 +130,17 @@ impl PendingFill<'_> {
         if token.id != id {
             return Filled::No;
         }
+        // Only the server knows what a token with a plan has spent.
+        let cacheable = answer.limits.is_empty();
         let cache = self.cache;
         let found = (Record::new(token, cache.key.mac(secret)), token.clone());
         // The result if the fill guard rejects it: the change came while the request was in progress.
         let mut filled = Filled::Outdated;
         cache.fill_guard.fill(&self.lease, [(id, found)], |id, (record, token)| {
             filled = cache.recent_changes().admits(id, as_of);
-            if filled == Filled::Cached {
+            if filled == Filled::Cached && !cacheable {
+                filled = Filled::No;
+            } else if filled == Filled::Cached {
                 // Spread over a quarter of the age by the id's random bits, as on the server.
                 let jitter = cache.max_age / 4 / 256 * i64::from(id.to_bytes()[15]);
                 let refresh_at = now.boot.saturating_add(cache.max_age - jitter);
@@ -156,6 +160,8 @@ impl Drop for PendingFill<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::LimitStatus;
+    use crate::proto;
     use time::macros::datetime;
     use tokend_core::domain::Verdict;
     use tokend_core::fixtures;
@@ -288,5 +294,24 @@ mod tests {
         }
         let (count, bytes) = cache.size();
         assert!(count > 10 && bytes <= 64 << 10, "{count} {bytes}");
+    }
+
+    #[test]
+    fn a_token_with_limits_is_never_cached_but_its_answer_is_still_compared_with_changes() {
+        let cache = RecordCache::new(64 << 10, Duration::from_mins(10));
+        cache.forget(&[], seconds(1), true);
+        let limited = |as_of| Verification { limits: vec![limit()], ..answer(seconds(as_of)) };
+
+        let filled = cache.begin().end(&secret(), &limited(10), NOW);
+        assert_eq!((filled, cache.size().0), (Filled::No, 0));
+
+        cache.forget(&[secret().id()], seconds(20), true);
+        assert_eq!(cache.begin().end(&secret(), &limited(15), NOW), Filled::Outdated);
+        assert_eq!(cache.begin().end(&secret(), &answer(seconds(30)), NOW), Filled::Cached, "without limits");
+    }
+
+    fn limit() -> LimitStatus {
+        let message = proto::LimitStatus { kind: proto::LimitKind::Rate.into(), ..Default::default() };
+        message.try_into().unwrap()
     }
 }

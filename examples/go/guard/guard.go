@@ -89,6 +89,8 @@ func (g *Guard) admit(ctx context.Context, method string) (*tokendv1.Token, erro
 		return answer.GetToken(), nil
 	case tokendv1.Verdict_VERDICT_MISSING_SCOPE, tokendv1.Verdict_VERDICT_IP_NOT_ALLOWED:
 		return nil, status.Error(codes.PermissionDenied, "the token does not allow this")
+	case tokendv1.Verdict_VERDICT_RATE_LIMITED, tokendv1.Verdict_VERDICT_CREDITS_EXHAUSTED:
+		return nil, status.Error(codes.ResourceExhausted, "a limit of the token is used up")
 	default:
 		return nil, status.Error(codes.Unauthenticated, "the token is not accepted")
 	}

@@ -44,6 +44,9 @@ export function guard(
       case Verdict.MISSING_SCOPE:
       case Verdict.IP_NOT_ALLOWED:
         throw new ConnectError("the token does not allow this", Code.PermissionDenied);
+      case Verdict.RATE_LIMITED:
+      case Verdict.CREDITS_EXHAUSTED:
+        throw new ConnectError("a limit of the token is used up", Code.ResourceExhausted);
       default:
         throw new ConnectError("the token is not accepted", Code.Unauthenticated);
     }

@@ -8,20 +8,26 @@ use std::sync::Arc;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use prost_types::value::Kind;
+use prost_types::{ListValue, Struct, Value};
 use tonic::{Request, Response, Status};
 
 use crate::admission::request_reader::TooLong;
 use crate::api::http::client_address::FORWARDED;
 use crate::api::http::form::Form;
-use crate::api::http::forward_auth::{self, REQUIRED};
-use crate::api::http::identity::{Identity, IdentityHeaders};
-use crate::api::http::integrations::{Integrations, Requirements};
+use crate::api::http::forward_auth::{self, PARAMETERS, REQUIRED};
+use crate::api::http::gate::Admission;
+use crate::api::http::identity::IdentityHeaders;
+use crate::api::http::integrations::{self, Integrations, Requirements};
+use crate::api::http::limit_headers::Limits;
 use crate::api::http::refusal::Refusal;
 use crate::api::http::{client_address, presented};
 use crate::api::limits::MAX_REQUEST_BYTES;
 use crate::api::status::check_code;
 use crate::auth::peer::Peer;
+use crate::domain::plan::PlanName;
 use crate::domain::{FieldError, OrganizationId};
+use crate::limits::{LimitStatus, StatusKind};
 use crate::metrics::Integration;
 use crate::runtime::deadline;
 
@@ -41,9 +47,6 @@ use proto::{
     AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderValueOption, HttpStatus,
     OkHttpResponse,
 };
-
-/// The keys that a route's configuration may have.
-const EXTENSIONS: [&str; 3] = ["scope", "organization", "header"];
 
 /// The largest `CheckRequest` that is read, in bytes: Envoy accepts 60 KiB of request headers, and
 /// all may be sent. Bodies need not be sent: they are not read.
@@ -90,25 +93,25 @@ impl Authorization for ExtAuthz {
             peer.credentials.note();
         }
         Ok(Response::new(match outcome {
-            Ok((identity, credential)) => let_in(&identity, &self.0.config.identity_headers, &credential),
+            Ok((admission, credential)) => let_in(&admission, &self.0.config.identity_headers, &credential),
             Err(refusal) => denied(&refusal),
         }))
     }
 }
 
 impl Integrations {
-    /// Checks a request for Envoy; returns the identity and the name of the header that held the secret.
+    /// Checks a request for Envoy; returns whom it admits and the name of the header that held the secret.
     async fn check(
         &self,
         peer: Option<&Peer>,
         attributes: AttributeContext,
-    ) -> Result<(Identity, HeaderName), Refusal> {
+    ) -> Result<(Admission, HeaderName), Refusal> {
         let AttributeContext { source, request, context_extensions } = attributes;
         let http = request.and_then(|request| request.http).unwrap_or_default();
         let traceparent = values(&http, "traceparent").find_map(|value| std::str::from_utf8(value).ok());
         let gateway = peer.map(|peer| peer.address.ip());
         self.call(Integration::ExtAuthz, gateway, traceparent, async {
-            let extensions = Form::of(&context_extensions, &EXTENSIONS)?;
+            let extensions = Form::of(&context_extensions, &PARAMETERS)?;
             let name = extensions.parse("header", forward_auth::header_name)?;
             let headers = headers(&http, name.as_ref())?;
             let source = source.and_then(|source| source.address?.socket_address);
@@ -118,10 +121,12 @@ impl Integrations {
             });
             let (required, unmeetable) = forward_auth::scopes(extensions.get("scope"), &headers)?;
             let organization = extensions.parse("organization", OrganizationId::parse)?;
-            let requirements = Requirements { required, unmeetable, organization, client_ip };
+            let cost = extensions.parse("cost", integrations::cost)?;
+            let limit = extensions.parse("limit", PlanName::parse)?;
+            let requirements = Requirements { cost, limit, required, unmeetable, organization, client_ip };
             let secret = presented::credential(&headers, name.as_ref());
-            let identity = self.admit(secret, &requirements, gateway).await?;
-            Ok((identity, name.unwrap_or(AUTHORIZATION)))
+            let admission = self.admit(secret, &requirements, gateway).await?;
+            Ok((admission, name.unwrap_or(AUTHORIZATION)))
         })
         .await
     }
@@ -152,14 +157,58 @@ fn headers(http: &proto::HttpRequest, credential: Option<&HeaderName>) -> Result
     Ok(headers)
 }
 
-fn let_in(identity: &Identity, names: &IdentityHeaders, credential: &HeaderName) -> CheckResponse {
+fn let_in(admission: &Admission, names: &IdentityHeaders, credential: &HeaderName) -> CheckResponse {
+    let identity = &admission.identity;
     // An empty value would keep the client's own header, so the header is removed instead.
     let (nonempty, empty): (Vec<_>, Vec<_>) =
         identity.headers(names).into_iter().partition(|(_, value)| !value.is_empty());
     let mut headers_to_remove = vec![credential.as_str().to_owned(), REQUIRED.to_owned()];
     headers_to_remove.extend(empty.into_iter().map(|(name, _)| name.as_str().to_owned()));
     let headers = nonempty.into_iter().map(|(name, value)| header(name.as_str(), value)).collect();
-    reply(StatusCode::OK, HttpResponse::OkResponse(OkHttpResponse { headers, headers_to_remove }))
+    let limits = admission.limits.iter().flat_map(Limits::headers);
+    let response_headers_to_add = limits.map(|(name, value)| header(name, value)).collect();
+    let response = OkHttpResponse { headers, headers_to_remove, response_headers_to_add };
+    let dynamic_metadata = Some(metadata(admission));
+    CheckResponse { dynamic_metadata, ..reply(StatusCode::OK, HttpResponse::OkResponse(response)) }
+}
+
+/// Returns what filters after this one can use: the labels and the limits of the token.
+fn metadata(admission: &Admission) -> Struct {
+    let labels = admission.identity.0.labels.iter().map(|(key, value)| (key.as_str(), text(value)));
+    let limits = admission.limits.iter().flat_map(|limits| &limits.spending.limits).map(limit);
+    structure([
+        ("labels", Kind::StructValue(structure(labels))),
+        ("limits", Kind::ListValue(ListValue { values: limits.map(value).collect() })),
+    ])
+}
+
+/// Describes a limit as the contract's `LimitStatus` in JSON; numbers are at most 2^53 and so exact.
+#[expect(clippy::cast_precision_loss, reason = "at most 2^53")]
+fn limit(limit: &LimitStatus) -> Kind {
+    let kind = match limit.kind {
+        StatusKind::Rate => "rate",
+        StatusKind::Credits => "credits",
+    };
+    let number = |number: i64| Kind::NumberValue(number as f64);
+    Kind::StructValue(structure([
+        ("name", text(&limit.name)),
+        ("kind", text(kind)),
+        ("limit", number(limit.limit)),
+        ("remaining", number(limit.remaining)),
+    ]))
+}
+
+fn structure<'a>(fields: impl IntoIterator<Item = (&'a str, Kind)>) -> Struct {
+    let fields = fields.into_iter().map(|(name, kind)| (name.to_owned(), value(kind)));
+    Struct { fields: fields.collect() }
+}
+
+fn value(kind: Kind) -> Value {
+    Value { kind: Some(kind) }
+}
+
+fn text(text: &str) -> Kind {
+    Kind::StringValue(text.to_owned())
 }
 
 fn denied(refusal: &Refusal) -> CheckResponse {
@@ -172,7 +221,7 @@ fn denied(refusal: &Refusal) -> CheckResponse {
 
 fn reply(status: StatusCode, response: HttpResponse) -> CheckResponse {
     let status = proto::Status { code: check_code(status) };
-    CheckResponse { status: Some(status), http_response: Some(response) }
+    CheckResponse { status: Some(status), http_response: Some(response), dynamic_metadata: None }
 }
 
 fn header(name: &str, value: String) -> HeaderValueOption {

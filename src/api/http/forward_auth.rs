@@ -6,16 +6,20 @@
 use axum::http::{HeaderMap, HeaderName};
 
 use super::form::Form;
-use super::identity::Identity;
-use super::integrations::{Integrations, Requirements};
+use super::gate::Admission;
+use super::integrations::{self, Integrations, Requirements};
 use super::refusal::Refusal;
 use super::{client_address, presented};
 use crate::auth::peer::Peer;
+use crate::domain::plan::PlanName;
 use crate::domain::{FieldError, OrganizationId, Scope, Scopes};
 use crate::metrics::Integration;
 
 /// The header that may name required scopes.
 pub(crate) const REQUIRED: &str = "x-tokend-require-scopes";
+
+/// What the gateway's query or configuration may have.
+pub(crate) const PARAMETERS: [&str; 5] = ["scope", "organization", "header", "cost", "limit"];
 
 impl Integrations {
     pub(crate) async fn forward_auth(
@@ -23,16 +27,18 @@ impl Integrations {
         peer: &Peer,
         query: &str,
         headers: &HeaderMap,
-    ) -> Result<Identity, Refusal> {
+    ) -> Result<Admission, Refusal> {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         self.call(Integration::ForwardAuth, Some(peer.address.ip()), traceparent, async {
             let gateway = peer.address.ip();
-            let form = Form::read(query.as_bytes(), &["scope", "organization", "header"])?;
+            let form = Form::read(query.as_bytes(), &PARAMETERS)?;
             let name = form.parse("header", header_name)?;
             let (required, unmeetable) = scopes(form.get("scope"), headers)?;
             let organization = form.parse("organization", OrganizationId::parse)?;
             let client_ip = client_address::forwarded(&self.config, gateway, headers);
-            let requirements = Requirements { required, unmeetable, organization, client_ip };
+            let cost = form.parse("cost", integrations::cost)?;
+            let limit = form.parse("limit", PlanName::parse)?;
+            let requirements = Requirements { cost, limit, required, unmeetable, organization, client_ip };
             self.admit(presented::credential(headers, name.as_ref()), &requirements, Some(gateway)).await
         })
         .await

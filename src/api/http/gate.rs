@@ -7,9 +7,19 @@ use tracing::{Span, field};
 
 use super::identity::Identity;
 use super::integrations::{Integrations, Requirements};
+use super::limit_headers::Limits;
 use super::refusal::Refusal;
+use crate::domain::plan::PlanName;
 use crate::domain::{CredentialError, FieldError, Reach, Verdict};
 use crate::verify::{ClientKey, Criteria};
+
+/// A client that is admitted.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) identity: Identity,
+    /// The limits of its token, if it has some.
+    pub(crate) limits: Option<Limits>,
+}
 
 impl Integrations {
     /// Admits the client that presents this secret through a gateway at `gateway`, or returns why not.
@@ -18,7 +28,7 @@ impl Integrations {
         secret: Result<&str, CredentialError>,
         requirements: &Requirements,
         gateway: Option<IpAddr>,
-    ) -> Result<Identity, Refusal> {
+    ) -> Result<Admission, Refusal> {
         let secret = secret.map_err(Refusal::credential)?;
         let source = requirements.client_ip.or(gateway);
         let criteria = Criteria {
@@ -26,22 +36,22 @@ impl Integrations {
             reach: self.reach(requirements)?,
             client_ip: requirements.client_ip,
             charged_to: ClientKey::peer(source),
-            cost: 1,
-            limit: None,
+            // What no token can meet is refused below, so it must not spend.
+            cost: if requirements.unmeetable { 0 } else { requirements.cost.unwrap_or(1) },
+            limit: requirements.limit.as_ref().map(PlanName::as_str),
         };
-        let answer = self.verify(secret, &criteria).await?;
+        let mut answer = self.verify(secret, &criteria).await?;
+        let limits = Limits::of(&mut answer);
         let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));
         match (answer.verdict, identity) {
-            (Verdict::Valid, _) if requirements.unmeetable => {
-                Err(Refusal::Denied { verdict: Verdict::MissingScope, missing: Vec::new() })
-            }
+            (Verdict::Valid, _) if requirements.unmeetable => Err(Refusal::denied(Verdict::MissingScope)),
             (Verdict::Valid, Some(identity)) => {
                 Span::current().record("user.id", field::display(&identity.0.user_id));
-                Ok(identity)
+                Ok(Admission { identity, limits })
             }
             (verdict, _) => {
                 self.hold(verdict, source).await?;
-                Err(Refusal::Denied { verdict, missing: answer.missing_scopes })
+                Err(Refusal::Denied { verdict, missing: answer.missing_scopes, limits })
             }
         }
     }

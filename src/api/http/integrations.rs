@@ -16,7 +16,8 @@ use crate::api::context::Context;
 use crate::api::error::CallError;
 use crate::auth::peer::Peer;
 use crate::domain::audit_context::{self, Acting, AuditContext};
-use crate::domain::{OrganizationId, Scopes, Verdict};
+use crate::domain::plan::PlanName;
+use crate::domain::{FieldError, OrganizationId, Scopes, Verdict};
 use crate::metrics::{Integration, IntegrationOutcome};
 use crate::runtime::panics;
 use crate::telemetry;
@@ -37,11 +38,21 @@ pub struct Integrations {
 /// What is asked about a presented secret.
 #[derive(Debug, Default)]
 pub(crate) struct Requirements {
+    /// How much it spends; `None`: 1.
+    pub(crate) cost: Option<u32>,
+    pub(crate) limit: Option<PlanName>,
     pub(crate) required: Scopes,
     /// Whether something is also required that no token can have.
     pub(crate) unmeetable: bool,
     pub(crate) organization: Option<OrganizationId>,
     pub(crate) client_ip: Option<IpAddr>,
+}
+
+/// Reads how much a request spends.
+pub(crate) fn cost(text: &str) -> Result<u32, FieldError> {
+    // A sign is not among the digits of the other ways to ask.
+    let digits = Some(text).filter(|text| !text.starts_with('+'));
+    digits.and_then(|digits| digits.parse().ok()).ok_or(FieldError::Rule("is not a whole number below 2^32"))
 }
 
 impl Integrations {

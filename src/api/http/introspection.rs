@@ -1,6 +1,6 @@
 //! Token introspection (RFC 7662): a resource server, a caller with `tokend:verify`, asks about a
-//! secret. Any verdict but VALID is `{"active": false}` and nothing else. If the verdict is not
-//! known, the response is 503, never inactive.
+//! secret. Any verdict but VALID is `{"active": false}` and nothing else; a used up limit is 429, since the token
+//! is active. If the verdict is not known, the response is 503, never inactive.
 
 use std::net::IpAddr;
 
@@ -11,44 +11,54 @@ use tracing::{Span, field};
 use super::form::Form;
 use super::forward_auth::parse_scopes;
 use super::identity::Identity;
-use super::integrations::Integrations;
+use super::integrations::{self, Integrations};
+use super::limit_headers::Limits;
 use super::presented::Caller;
 use super::refusal::Refusal;
 use crate::auth::peer::Peer;
+use crate::domain::plan::PlanName;
 use crate::domain::{FieldError, Permission, Verdict};
 use crate::metrics::Integration;
 use crate::verify::{ClientKey, Criteria};
 
+/// The parameters that are read.
+const PARAMETERS: [&str; 6] = ["token", "token_type_hint", "scope", "client_ip", "cost", "limit"];
+
 impl Integrations {
-    /// Answers a posted form; the parameters `scope` and `client_ip` are extensions, which RFC
-    /// 7662, 2.1 allows.
+    /// Answers a posted form, with the limits of its token; all parameters but the first two are extensions, which RFC 7662, 2.1
+    /// allows.
     pub(crate) async fn introspect(
         &self,
         peer: &Peer,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<Value, Refusal> {
+    ) -> Result<(Value, Option<Limits>), Refusal> {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         self.call(Integration::Introspection, Some(peer.address.ip()), traceparent, async {
             let credential = self.caller(&Caller::of_client(headers, body)?, peer).await?;
             let caller = credential.caller();
             caller.require(Permission::Verify)?;
-            let form = Form::read_loosely(body, &["token", "token_type_hint", "scope", "client_ip"])?;
+            let form = Form::read_loosely(body, &PARAMETERS)?;
             let required = parse_scopes("scope", form.get("scope").into_iter())?;
+            let limit = form.parse("limit", PlanName::parse)?;
             let criteria = Criteria {
                 required: &required,
                 reach: caller.verify_reach(),
                 client_ip: form.parse("client_ip", address)?,
                 charged_to: ClientKey::from(caller),
-                cost: 1,
-                limit: None,
+                cost: form.parse("cost", integrations::cost)?.unwrap_or(1),
+                limit: limit.as_ref().map(PlanName::as_str),
             };
-            let answer = self.verify(form.require("token")?, &criteria).await?;
+            let mut answer = self.verify(form.require("token")?, &criteria).await?;
+            let limits = Limits::of(&mut answer);
             let identity = answer.token.as_ref().and_then(|(record, _)| Identity::of(record));
-            Ok(match (answer.verdict, identity) {
-                (Verdict::Valid, Some(identity)) => active(&identity),
-                _ => json!({"active": false}),
-            })
+            match (answer.verdict, identity) {
+                (Verdict::Valid, Some(identity)) => Ok((active(&identity), limits)),
+                (verdict @ (Verdict::RateLimited | Verdict::CreditsExhausted), _) => {
+                    Err(Refusal::Denied { verdict, missing: Vec::new(), limits })
+                }
+                _ => Ok((json!({"active": false}), None)),
+            }
         })
         .await
     }

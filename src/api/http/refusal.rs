@@ -8,10 +8,11 @@ use axum::http::StatusCode;
 use serde_json::json;
 use tonic::Status;
 
+use super::limit_headers::Limits;
 use crate::api::error::CallError;
 use crate::api::status::{self, http_status};
 use crate::domain::access::Denial;
-use crate::domain::access::denial::plain;
+use crate::domain::access::denial::{DenialKind, plain};
 use crate::domain::{CredentialError, FieldError, Scope, Verdict, Violations};
 use crate::metrics::IntegrationOutcome;
 use crate::telemetry::should_log;
@@ -21,7 +22,7 @@ use crate::verify::AuthenticateError;
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// The credential presented through a gateway is not admitted.
-    Denied { verdict: Verdict, missing: Vec<Scope> },
+    Denied { verdict: Verdict, missing: Vec<Scope>, limits: Option<Limits> },
     /// The error that an RPC would have.
     Call(CallError),
     /// The deadline has passed.
@@ -43,20 +44,29 @@ pub(crate) struct ResponseParts {
     pub(crate) challenge: Option<String>,
     /// JSON.
     pub(crate) body: String,
+    /// For `Retry-After`.
+    pub(crate) retry_after: Option<String>,
+    /// About the limits of the token.
+    pub(crate) limits: Vec<(&'static str, String)>,
 }
 
 impl ResponseParts {
     /// Returns the response's headers.
     pub(crate) fn headers(&self) -> impl Iterator<Item = (&'static str, String)> {
-        let later = matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
         let challenge = self.challenge.clone().map(|challenge| ("www-authenticate", challenge));
         let always = [("content-type", "application/json"), ("cache-control", "no-store")];
         let always = always.into_iter().map(|(name, value)| (name, value.to_owned()));
-        always.chain(challenge).chain(later.then(|| ("retry-after", "1".to_owned())))
+        let retry_after = self.retry_after.clone().map(|time| ("retry-after", time));
+        always.chain(challenge).chain(retry_after).chain(self.limits.clone())
     }
 }
 
 impl Refusal {
+    /// Refuses a credential with this verdict.
+    pub(crate) fn denied(verdict: Verdict) -> Self {
+        Self::Denied { verdict, missing: Vec::new(), limits: None }
+    }
+
     /// Refuses a request because of one of its parameters.
     pub(crate) fn parameter(name: &str, error: &FieldError) -> Self {
         Violations::one(name, error).into()
@@ -69,10 +79,11 @@ impl Refusal {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Denied { verdict, missing } if Denial::of_verdict(*verdict, missing).forbidden => {
-                StatusCode::FORBIDDEN
-            }
-            Self::Denied { .. } => StatusCode::UNAUTHORIZED,
+            Self::Denied { verdict, missing, .. } => match Denial::of_verdict(*verdict, missing).kind {
+                DenialKind::Unauthenticated => StatusCode::UNAUTHORIZED,
+                DenialKind::Forbidden => StatusCode::FORBIDDEN,
+                DenialKind::Limited => StatusCode::TOO_MANY_REQUESTS,
+            },
             Self::Call(error) => http_status(&Status::from(error)),
             Self::Overdue => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -81,6 +92,9 @@ impl Refusal {
 
     pub(crate) fn outcome(&self) -> IntegrationOutcome {
         match self.status() {
+            StatusCode::TOO_MANY_REQUESTS if matches!(self, Self::Denied { .. }) => {
+                IntegrationOutcome::Limited
+            }
             StatusCode::UNAUTHORIZED => IntegrationOutcome::Unauthenticated,
             StatusCode::FORBIDDEN => IntegrationOutcome::Forbidden,
             StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => IntegrationOutcome::Invalid,
@@ -114,7 +128,7 @@ impl Refusal {
         let status = self.status();
         let denied = |denial: Denial| (denial.challenge, denial.body);
         let (challenge, body) = match (self, status) {
-            (Self::Denied { verdict, missing }, _) => denied(Denial::of_verdict(*verdict, missing)),
+            (Self::Denied { verdict, missing, .. }, _) => denied(Denial::of_verdict(*verdict, missing)),
             (Self::Call(CallError::Authenticate(AuthenticateError::Credential(error))), _) => {
                 denied(Denial::of_credential(*error))
             }
@@ -131,6 +145,16 @@ impl Refusal {
             (_, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) => (None, plain("invalid_request")),
             _ => (None, plain("temporarily_unavailable")),
         };
-        ResponseParts { status, challenge, body }
+        let limits = match self {
+            Self::Denied { limits, .. } => limits.as_ref(),
+            _ => None,
+        };
+        let later = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        let retry_after = match limits {
+            Some(limits) => limits.retry_after(),
+            None => later.then(|| "1".to_owned()),
+        };
+        let limits = limits.into_iter().flat_map(Limits::headers).collect();
+        ResponseParts { status, challenge, body, retry_after, limits }
     }
 }

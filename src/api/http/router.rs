@@ -11,7 +11,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 
 use super::config::TokenReviewConfig;
+use super::gate::Admission;
 use super::integrations::Integrations;
+use super::limit_headers::Limits;
 use super::refusal::{Refusal, ResponseParts};
 use crate::api::limits::MAX_REQUEST_BYTES;
 use crate::auth::peer::Peer;
@@ -66,8 +68,8 @@ async fn forward_auth_before_path(
 async fn gate(integrations: &Integrations, peer: &Peer, required: &str, headers: &HeaderMap) -> Response {
     match integrations.forward_auth(peer, required, headers).await {
         Err(refusal) => refused(refusal.parts()),
-        Ok(identity) => {
-            let mut response = answer(StatusCode::OK, None);
+        Ok(Admission { identity, limits }) => {
+            let mut response = with_limits(answer(StatusCode::OK, None), limits.as_ref());
             for (name, value) in identity.headers(&integrations.config.identity_headers) {
                 // Only visible ASCII and spaces.
                 if let Ok(value) = HeaderValue::from_str(&value) {
@@ -85,7 +87,9 @@ fn token_review(config: TokenReviewConfig) -> Router<Arc<Integrations>> {
                              headers: HeaderMap,
                              body: Bytes| {
         match integrations.review(&config, &peer, &headers, &body).await {
-            Ok(body) => answer(StatusCode::OK, Some(body.to_string())),
+            Ok((body, limits)) => {
+                with_limits(answer(StatusCode::OK, Some(body.to_string())), limits.as_ref())
+            }
             Err(refusal) => refused_to_caller(&refusal, &headers),
         }
     };
@@ -99,7 +103,7 @@ async fn introspect(
     body: Bytes,
 ) -> Response {
     match integrations.introspect(&peer, &headers, form(&headers, &body)).await {
-        Ok(body) => answer(StatusCode::OK, Some(body.to_string())),
+        Ok((body, limits)) => with_limits(answer(StatusCode::OK, Some(body.to_string())), limits.as_ref()),
         Err(refusal) => refused_to_caller(&refusal, &headers),
     }
 }
@@ -127,6 +131,16 @@ fn answer(status: StatusCode, json: Option<String>) -> Response {
     let kind = json.is_some().then_some([(header::CONTENT_TYPE, JSON)]);
     let body = json.map_or_else(Body::empty, Body::from);
     (status, [(header::CACHE_CONTROL, NO_STORE)], kind, body).into_response()
+}
+
+/// Adds the headers about the limits of a token, if it has some.
+fn with_limits(mut response: Response, limits: Option<&Limits>) -> Response {
+    for (name, value) in limits.into_iter().flat_map(Limits::headers) {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }
 
 /// Refuses a caller. One that is not authenticated is challenged with the scheme it used, or with

@@ -10,8 +10,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::config::TokenReviewConfig;
+use super::gate::Admission;
 use super::identity::Identity;
 use super::integrations::{Integrations, Requirements};
+use super::limit_headers::Limits;
 use super::presented::Caller;
 use super::refusal::Refusal;
 use crate::auth::peer::Peer;
@@ -23,6 +25,9 @@ const KIND: &str = "TokenReview";
 
 /// The text that a client with a bad token sees.
 const NOT_ACCEPTED: &str = "the token is not accepted";
+
+/// The text for a token with a plan whose limit is used up.
+const USED_UP: &str = "a limit of the token is used up";
 
 impl TokenReviewConfig {
     /// Returns the scope that an audience requires; `None`: no token can have it.
@@ -64,14 +69,14 @@ impl<'a> Review<'a> {
 }
 
 impl Integrations {
-    /// Answers a posted `TokenReview`.
+    /// Answers a posted `TokenReview`, with the limits of its token.
     pub(crate) async fn review(
         &self,
         config: &TokenReviewConfig,
         peer: &Peer,
         headers: &HeaderMap,
         body: &[u8],
-    ) -> Result<Value, Refusal> {
+    ) -> Result<(Value, Option<Limits>), Refusal> {
         let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
         let reviewed = self.call(Integration::TokenReview, Some(peer.address.ip()), traceparent, async {
             let credential = self.caller(&Caller::of(headers), peer).await?;
@@ -95,8 +100,18 @@ impl Integrations {
             self.admit_for(requested, &token, requirements, peer.address.ip()).await
         });
         match reviewed.await {
-            Ok((identity, audiences)) => Ok(reply(&authenticated(&identity, &audiences))),
-            Err(Refusal::Denied { .. }) => Ok(reply(&json!({"authenticated": false, "error": NOT_ACCEPTED}))),
+            Ok((admission, audiences)) => {
+                Ok((reply(&authenticated(&admission.identity, &audiences)), admission.limits))
+            }
+            // An error would be repeated by the API server.
+            Err(Refusal::Denied {
+                verdict: Verdict::RateLimited | Verdict::CreditsExhausted,
+                limits,
+                ..
+            }) => Ok((reply(&json!({"authenticated": false, "error": USED_UP})), limits)),
+            Err(Refusal::Denied { .. }) => {
+                Ok((reply(&json!({"authenticated": false, "error": NOT_ACCEPTED})), None))
+            }
             Err(refusal) => Err(refusal),
         }
     }
@@ -108,13 +123,13 @@ impl Integrations {
         token: &str,
         mut requirements: Requirements,
         gateway: IpAddr,
-    ) -> Result<(Identity, Vec<String>), Refusal> {
+    ) -> Result<(Admission, Vec<String>), Refusal> {
         if requested.is_empty() {
-            return Err(Refusal::Denied { verdict: Verdict::MissingScope, missing: Vec::new() });
+            return Err(Refusal::denied(Verdict::MissingScope));
         }
         requirements.required = required(&requested)?;
         let mut outcome = self.admit(Ok(token), &requirements, Some(gateway)).await;
-        if let Err(Refusal::Denied { verdict: Verdict::MissingScope, missing }) = &outcome {
+        if let Err(Refusal::Denied { verdict: Verdict::MissingScope, missing, .. }) = &outcome {
             requested.retain(|(_, scope)| !missing.contains(scope));
             if !requested.is_empty() {
                 // Asked again for these alone: only the engine admits.

@@ -85,7 +85,7 @@ pub(super) async fn run(flags: VerifyFlags, environment: &Environment) -> Result
         limit: flags.limit,
     };
     // A repeat could spend twice.
-    let repeatable = if flags.cost == 0 { Repeatable::Yes } else { Repeatable::No };
+    let repeatable = if flags.cost == 0 { Repeatable::Yes } else { Repeatable::IfNotProcessed };
     let answer =
         client.call(repeatable, message, |mut raw, request| async move { raw.verify(request).await });
     let answer = answer.await?;

@@ -7,12 +7,23 @@ use crate::domain::{Scope, Verdict};
 /// The content of the response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// The status is 403, because the credential itself is valid; else 401.
-    pub forbidden: bool,
+    /// Which status the response has.
+    pub kind: DenialKind,
     /// The value of `WWW-Authenticate`.
     pub challenge: Option<String>,
     /// The body, as JSON.
     pub body: String,
+}
+
+/// The kinds of rejection, each with a status of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenialKind {
+    /// 401: the credential is not valid.
+    Unauthenticated,
+    /// 403: the credential is valid, but not for this.
+    Forbidden,
+    /// 429: the credential is valid, but a limit of its plan is used up.
+    Limited,
 }
 
 impl Denial {
@@ -23,7 +34,11 @@ impl Denial {
             CredentialError::Missing => "Bearer",
             _ => INVALID_CHALLENGE,
         };
-        Self { forbidden: false, challenge: Some(challenge.to_owned()), body: plain(INVALID) }
+        Self {
+            kind: DenialKind::Unauthenticated,
+            challenge: Some(challenge.to_owned()),
+            body: plain(INVALID),
+        }
     }
 
     /// Creates the response for a secret with this verdict and these missing scopes.
@@ -33,7 +48,7 @@ impl Denial {
         let with_error = |error: &str| format!(r#"{{"error":"{error}","verdict":"{word}"}}"#);
         match verdict {
             Verdict::MissingScope if missing.is_empty() => Self {
-                forbidden: true,
+                kind: DenialKind::Forbidden,
                 challenge: Some(format!(r#"Bearer error="{INSUFFICIENT}""#)),
                 body: with_error(INSUFFICIENT),
             },
@@ -41,16 +56,19 @@ impl Denial {
                 // No character of a scope needs escaping.
                 let scopes = missing.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ");
                 Self {
-                    forbidden: true,
+                    kind: DenialKind::Forbidden,
                     challenge: Some(format!(r#"Bearer error="{INSUFFICIENT}", scope="{scopes}""#)),
                     body: format!(r#"{{"error":"{INSUFFICIENT}","scope":"{scopes}","verdict":"{word}"}}"#),
                 }
             }
             Verdict::IpNotAllowed => {
-                Self { forbidden: true, challenge: None, body: with_error("access_denied") }
+                Self { kind: DenialKind::Forbidden, challenge: None, body: with_error("access_denied") }
+            }
+            Verdict::RateLimited | Verdict::CreditsExhausted => {
+                Self { kind: DenialKind::Limited, challenge: None, body: with_error(word) }
             }
             _ => Self {
-                forbidden: false,
+                kind: DenialKind::Unauthenticated,
                 challenge: Some(INVALID_CHALLENGE.to_owned()),
                 body: with_error(INVALID),
             },
@@ -76,48 +94,57 @@ mod tests {
     fn each_denial_has_a_status_a_challenge_and_a_body() {
         let missing = [Scope::parse("repo:read").unwrap(), Scope::parse("user:*").unwrap()];
         let invalid = Some(INVALID_CHALLENGE);
-        for (denial, forbidden, challenge, body) in [
+        for (denial, kind, challenge, body) in [
             (
                 Denial::of_credential(CredentialError::Missing),
-                false,
+                DenialKind::Unauthenticated,
                 Some("Bearer"),
                 r#"{"error":"invalid_token"}"#,
             ),
             (
                 Denial::of_credential(CredentialError::Malformed),
-                false,
+                DenialKind::Unauthenticated,
                 invalid,
                 r#"{"error":"invalid_token"}"#,
             ),
             (
                 Denial::of_verdict(Verdict::Revoked, &[]),
-                false,
+                DenialKind::Unauthenticated,
                 invalid,
                 r#"{"error":"invalid_token","verdict":"revoked"}"#,
             ),
             (
                 Denial::of_verdict(Verdict::MissingScope, &missing),
-                true,
+                DenialKind::Forbidden,
                 Some(r#"Bearer error="insufficient_scope", scope="repo:read user:*""#),
                 r#"{"error":"insufficient_scope","scope":"repo:read user:*","verdict":"missing_scope"}"#,
             ),
             (
                 Denial::of_verdict(Verdict::MissingScope, &[]),
-                true,
+                DenialKind::Forbidden,
                 Some(r#"Bearer error="insufficient_scope""#),
                 r#"{"error":"insufficient_scope","verdict":"missing_scope"}"#,
             ),
             (
                 Denial::of_verdict(Verdict::IpNotAllowed, &[]),
-                true,
+                DenialKind::Forbidden,
                 None,
                 r#"{"error":"access_denied","verdict":"ip_not_allowed"}"#,
             ),
+            (
+                Denial::of_verdict(Verdict::RateLimited, &[]),
+                DenialKind::Limited,
+                None,
+                r#"{"error":"rate_limited","verdict":"rate_limited"}"#,
+            ),
+            (
+                Denial::of_verdict(Verdict::CreditsExhausted, &[]),
+                DenialKind::Limited,
+                None,
+                r#"{"error":"credits_exhausted","verdict":"credits_exhausted"}"#,
+            ),
         ] {
-            assert_eq!(
-                (denial.forbidden, denial.challenge.as_deref(), &*denial.body),
-                (forbidden, challenge, body)
-            );
+            assert_eq!((denial.kind, denial.challenge.as_deref(), &*denial.body), (kind, challenge, body));
         }
     }
 }
