@@ -74,6 +74,7 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         grant,
         user_disable_time,
         owner_kind,
+        family_id,
     } = message;
     let networks = allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
     let reason = Some(&*revoke_reason).filter(|reason| !reason.is_empty());
@@ -99,6 +100,7 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         superseded_by: other("superseded_by", &superseded_by)?,
         grant: field("grant", grant.map(crate::grant::grant).transpose())?,
         user_disable_time: time("user_disable_time", user_disable_time)?,
+        family_id: other("family_id", &family_id)?,
         owner_kind: self::owner_kind(owner_kind)?,
     })
 }
@@ -127,6 +129,7 @@ impl From<(&Token, OffsetDateTime)> for proto::Token {
             grant: token.grant.as_ref().map(Into::into),
             user_disable_time: token.user_disable_time.map(timestamp),
             owner_kind: proto::OwnerKind::from(token.owner_kind).into(),
+            family_id: token.family_id.map_or_else(String::new, |id| id.to_string()),
         }
     }
 }
@@ -272,6 +275,7 @@ mod tests {
             may_grant_self: true,
         });
         token.user_disable_time = Some(token.create_time);
+        token.family_id = Some(TokenId::from_bytes([7; 16]));
         token.owner_kind = OwnerKind::Service;
         token
     }

@@ -181,6 +181,7 @@ fn rotated(
         expire_time,
         last_use_time: None,
         rotated_from: Some(old.id),
+        family_id: Some(old.family()),
         ..old.clone()
     };
     if !caller.is_token(old.id) {

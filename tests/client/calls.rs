@@ -55,7 +55,7 @@ async fn the_life_of_a_token_with_typed_calls() {
     assert_eq!(client.disable_token(id, "lost").await.unwrap().changed.state, TokenState::Disabled);
     assert_eq!(client.enable_token(id).await.unwrap().changed.state, TokenState::Active);
     let rotated = client.rotate_token(id, Rotation::default()).await.unwrap();
-    assert_eq!(rotated.token.rotated_from, Some(id));
+    assert_eq!((rotated.token.rotated_from, rotated.token.family()), (Some(id), id));
     let again = client.rotate_token(id, Rotation::default()).await.unwrap_err();
     assert_eq!(again.reason(), Some(ErrorReason::TokenRotated));
     assert_eq!(again.token_id(), Some(rotated.token.id));

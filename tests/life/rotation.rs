@@ -47,6 +47,7 @@ async fn a_successor_inherits_everything_but_its_secret() {
         id: token.id.clone(),
         create_time: token.create_time,
         rotated_from: before.id.clone(),
+        family_id: before.id.clone(),
         ..before.clone()
     };
     assert_eq!(token, expected);
@@ -109,6 +110,28 @@ async fn the_expiration_of_a_successor_may_be_chosen() {
     let third = third.token.unwrap();
     let lives = nanos(third.expire_time.as_ref()) - nanos(third.create_time.as_ref());
     assert_eq!(lives, 60_000_000_000);
+}
+
+#[tokio::test]
+async fn the_family_of_a_token_stays_the_same_in_all_rotations_and_without_its_first_token() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let first = created(&mut root, ordinary()).await.token.unwrap();
+    assert_eq!(first.family_id, "");
+    let mut last = first.id.clone();
+    for number in 1..=3 {
+        let new = rotated(&mut root, rotation(&last)).await;
+        last = new.token.unwrap().id;
+        assert_eq!(got(&mut root, &last).await.family_id, first.id, "rotation {number}");
+        let answer = root.verify(crate::support::client::question(&new.secret, &[])).await.unwrap();
+        assert_eq!(answer.into_inner().token.unwrap().family_id, first.id, "rotation {number}");
+    }
+    assert_eq!(got(&mut root, &first.id).await.family_id, "", "its own");
+
+    let delete = "DELETE FROM tokens WHERE family_id = id";
+    assert_eq!(replica.installation.database.execute(delete).await, 1);
+    let next = rotated(&mut root, rotation(&last)).await.token.unwrap();
+    assert_eq!(next.family_id, first.id);
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ async fn an_ordinary_token_rotates_itself_into_an_equal_successor() {
         create_time: token.create_time,
         created_by: before.id.clone(),
         rotated_from: before.id.clone(),
+        family_id: before.id.clone(),
         ..before.clone()
     };
     assert_eq!(token, expected);

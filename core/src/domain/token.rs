@@ -53,6 +53,8 @@ pub struct Token {
     pub grant: Option<Grant>,
     /// When its user was disabled; `None` if the user is not disabled.
     pub user_disable_time: Option<OffsetDateTime>,
+    /// The first token of its family: what the first rotation replaced. `None`: the token itself.
+    pub family_id: Option<TokenId>,
     /// What the user id names.
     pub owner_kind: OwnerKind,
 }
@@ -130,8 +132,15 @@ impl Token {
             superseded_by: None,
             grant: None,
             user_disable_time: None,
+            family_id: None,
             owner_kind: OwnerKind::default(),
         }
+    }
+
+    /// Returns the id of its family: that of the family's first token, which no rotation changes.
+    #[must_use]
+    pub fn family(&self) -> TokenId {
+        self.family_id.unwrap_or(self.id)
     }
 
     /// Returns its owner.
@@ -149,9 +158,10 @@ impl Token {
         }
     }
 
-    /// Returns every field except the state, which depends on the time, by ascending number.
+    /// Returns every field except the state, which depends on the time. By ascending number, but the owner's
+    /// kind is last: it is read from the end of a packed token.
     #[must_use]
-    pub fn fields(&self) -> [Field<'_>; 19] {
+    pub fn fields(&self) -> [Field<'_>; 20] {
         use Value::{Text, Time};
         // Without `..`, so that this does not compile while a field is missing below.
         let Self {
@@ -173,6 +183,7 @@ impl Token {
             superseded_by,
             grant,
             user_disable_time,
+            family_id,
             owner_kind,
         } = self;
         let field = |number, name, value| Field { number, name, value };
@@ -198,6 +209,7 @@ impl Token {
             field(17, "superseded_by", id_of(superseded_by)),
             field(18, "grant", Value::Grant(grant.as_ref())),
             field(20, "user_disable_time", Time(*user_disable_time)),
+            field(23, "family_id", id_of(family_id)),
             field(21, "owner_kind", Value::OwnerKind(*owner_kind)),
         ]
     }
