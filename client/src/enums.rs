@@ -91,6 +91,8 @@ of_the_contract! {
         ConsoleLinkUnavailable,
         /// The code of a login was used, has expired, or is of another login.
         LoginCodeInvalid,
+        /// The organization has no such plan.
+        PlanNotFound,
         /// Changes after the watcher's position may have been deleted.
         PositionTooOld,
         /// The watcher reads too slowly.

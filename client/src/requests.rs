@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use time::OffsetDateTime;
-use tokend_core::domain::{Grant, Networks, OrganizationId, OwnerKind, Scopes, Token, TokenState};
+use tokend_core::domain::{Grant, Networks, OrganizationId, OwnerKind, PlanName, Scopes, Token, TokenState};
 use tokend_core::secret::TokenId;
 use uuid::Uuid;
 
@@ -50,6 +50,8 @@ pub struct NewToken {
     pub allowed_cidrs: Networks,
     /// What the tokens that it issues may have at most; `None`: all that its scopes allow.
     pub grant: Option<Grant>,
+    /// The plan whose limits it gets; `None`: what tokend chooses, which is none for most callers.
+    pub plan: Option<PlanName>,
 }
 
 impl NewToken {
@@ -66,6 +68,7 @@ impl NewToken {
             labels: BTreeMap::new(),
             allowed_cidrs: Networks::default(),
             grant: None,
+            plan: None,
         }
     }
 }
@@ -134,6 +137,8 @@ pub struct TokenUpdate {
     pub expiration: Option<Expiration>,
     /// What the tokens that it issues may have at most; `Some(None)` removes the limit.
     pub grant: Option<Option<Grant>>,
+    /// The plan whose limits it has; `Some(None)`: none.
+    pub plan: Option<Option<PlanName>>,
     /// Whether to change it also where that leaves no active root token.
     pub force: bool,
 }
@@ -236,8 +241,13 @@ impl From<NewToken> for proto::CreateTokenRequest {
             request_id: request_id(),
             grant: new.grant.as_ref().map(Into::into),
             owner_kind: proto::OwnerKind::from(new.owner_kind).into(),
+            plan: plan_text(new.plan),
         }
     }
+}
+
+fn plan_text(plan: Option<PlanName>) -> String {
+    plan.map_or_else(String::new, |plan| plan.as_str().to_owned())
 }
 
 impl Listing {
@@ -280,6 +290,7 @@ impl TokenUpdate {
             ("allowed_cidrs", self.allowed_cidrs.is_some()),
             ("expiration", self.expiration.is_some()),
             ("grant", self.grant.is_some()),
+            ("plan", self.plan.is_some()),
         ];
         let paths = set.iter().filter(|(_, set)| *set).map(|(path, _)| (*path).to_owned()).collect();
         proto::UpdateTokenRequest {
@@ -296,6 +307,7 @@ impl TokenUpdate {
             update_mask: Some(prost_types::FieldMask { paths }),
             force: self.force,
             grant: self.grant.flatten().as_ref().map(Into::into),
+            plan: plan_text(self.plan.flatten()),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use prost_types::Timestamp;
 use time::OffsetDateTime;
 use tokend_core::domain::{
-    Labels, Network, Networks, OrganizationId, OwnerKind, Principal, RevokeReason, Scope, Scopes, Token,
-    TokenName, TokenState, UserId, Verdict,
+    Labels, Network, Networks, OrganizationId, OwnerKind, PlanName, Principal, RevokeReason, Scope, Scopes,
+    Token, TokenName, TokenState, UserId, Verdict,
 };
 use tokend_core::secret::TokenId;
 
@@ -74,8 +74,10 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         grant,
         user_disable_time,
         owner_kind,
+        plan,
         family_id,
     } = message;
+    let plan = Some(&*plan).filter(|plan| !plan.is_empty());
     let networks = allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
     let reason = Some(&*revoke_reason).filter(|reason| !reason.is_empty());
     let other =
@@ -100,6 +102,7 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         superseded_by: other("superseded_by", &superseded_by)?,
         grant: field("grant", grant.map(crate::grant::grant).transpose())?,
         user_disable_time: time("user_disable_time", user_disable_time)?,
+        plan: field("plan", plan.map(PlanName::parse).transpose())?,
         family_id: other("family_id", &family_id)?,
         owner_kind: self::owner_kind(owner_kind)?,
     })
@@ -129,6 +132,7 @@ impl From<(&Token, OffsetDateTime)> for proto::Token {
             grant: token.grant.as_ref().map(Into::into),
             user_disable_time: token.user_disable_time.map(timestamp),
             owner_kind: proto::OwnerKind::from(token.owner_kind).into(),
+            plan: token.plan.as_ref().map_or("", PlanName::as_str).to_owned(),
             family_id: token.family_id.map_or_else(String::new, |id| id.to_string()),
         }
     }
@@ -275,6 +279,7 @@ mod tests {
             may_grant_self: true,
         });
         token.user_disable_time = Some(token.create_time);
+        token.plan = Some(PlanName::parse("free").unwrap());
         token.family_id = Some(TokenId::from_bytes([7; 16]));
         token.owner_kind = OwnerKind::Service;
         token

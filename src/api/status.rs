@@ -65,6 +65,7 @@ fn action(error: &ActionError) -> Status {
             let named = Some(("rule", rule.word().to_owned()));
             naming(Code::FailedPrecondition, ErrorReason::PolicyForbids, rule, named)
         }
+        ActionError::NoSuchPlan(_) => plain(Code::FailedPrecondition, ErrorReason::PlanNotFound, error),
         ActionError::NoLink(error) => {
             plain(Code::FailedPrecondition, ErrorReason::ConsoleLinkUnavailable, error)
         }

@@ -9,7 +9,7 @@ use crate::api::message_json::{ALWAYS_OF_TOKEN, MessageJson};
 
 /// The names for people of the fields whose own names are not shown; those with an empty one are not
 /// shown to people.
-const LABELS: [(&str, &str); 13] = [
+const LABELS: [(&str, &str); 14] = [
     ("organization_id", "organization"),
     ("user_id", "user"),
     ("labels", "label"),
@@ -23,6 +23,7 @@ const LABELS: [(&str, &str); 13] = [
     ("disable_time", "disabled"),
     ("user_disable_time", "user disabled"),
     ("owner_kind", "owner"),
+    ("family_id", "family"),
 ];
 
 /// A token as JSON.

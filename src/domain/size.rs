@@ -96,7 +96,8 @@ mod tests {
     use crate::domain::grant::Users;
     use crate::domain::scope::MAX_SCOPES;
     use crate::domain::{
-        Labels, Network, Networks, OrganizationId, Principal, RevokeReason, Scope, Scopes, TokenName, UserId,
+        Labels, Network, Networks, OrganizationId, PlanName, Principal, RevokeReason, Scope, Scopes,
+        TokenName, UserId,
     };
     use tokend_core::fixtures::token;
 
@@ -123,6 +124,10 @@ mod tests {
             (10..10 + 64).map(|n| UserId::parse(&format!("{n}{}", "u".repeat(26))).unwrap()).collect();
         let scopes =
             (10..10 + 64).map(|n| Scope::parse(&format!("{n}{}", "s".repeat(26))).unwrap()).collect();
+        largest.plan = Some(PlanName::parse(&"p".repeat(63)).unwrap());
+        largest.rotated_from = Some(largest.id);
+        largest.superseded_by = Some(largest.id);
+        largest.family_id = Some(largest.id);
         largest.grant = Some(Grant {
             scopes: Scopes::new(scopes).unwrap(),
             users: Users::new(users, Vec::new(), false).unwrap(),

@@ -39,6 +39,7 @@ mod migrate_error;
 mod migrations;
 mod owners;
 mod plan;
+mod plans;
 mod policies;
 mod pooling;
 mod portals;

@@ -88,7 +88,7 @@ pub(super) fn locks(version: i64) -> &'static [TableLock] {
     LOCKS.iter().find(|(of, _)| *of == version).map_or(&[], |(_, locks)| locks)
 }
 
-const LOCKS: [(i64, &[TableLock]); 9] = [
+const LOCKS: [(i64, &[TableLock]); 10] = [
     (3, &[lock("tokens", LockMode::ShareRowExclusive, TableWork::None)]),
     (10, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
     (11, &[lock("audit_seals", LockMode::AccessExclusive, TableWork::Reads)]),
@@ -105,6 +105,7 @@ const LOCKS: [(i64, &[TableLock]); 9] = [
             lock("tokens", LockMode::AccessExclusive, TableWork::Indexes),
         ],
     ),
+    (24, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
 ];
 
 const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {

@@ -17,8 +17,8 @@ use super::columns::{Lenient, Time, unreadable_token};
 use super::grants::GrantColumn;
 use crate::clock::BootInstant;
 use crate::domain::{
-    Grant, Labels, Network, Networks, OrganizationId, OwnerKind, Principal, RevokeReason, Scope, Scopes,
-    Token, TokenName, UserId,
+    Grant, Labels, Network, Networks, OrganizationId, OwnerKind, PlanName, Principal, RevokeReason, Scope,
+    Scopes, Token, TokenName, UserId,
 };
 use crate::secret::{KeyId, Mac, TokenId};
 
@@ -42,6 +42,7 @@ pub(super) struct TokenRow {
     superseded_by: Lenient<Option<Uuid>>,
     grant: Lenient<Option<Json<GrantColumn>>>,
     user_disable_time: Lenient<Option<Time>>,
+    plan: Lenient<Option<String>>,
     /// `None` if it is the token's own id: the first rotation writes it to the first token too.
     family_id: Lenient<Option<Uuid>>,
     owner_kind: Lenient<String>,
@@ -79,7 +80,7 @@ macro_rules! token_query {
                 + " CASE WHEN t.id IS NOT NULL THEN ROW(t.id, t.organization_id, t.user_id, t.name, t.scopes,
                    t.labels, t.allowed_cidrs::text[], t.create_time, t.created_by, t.expire_time, t.revoke_time,
                    t.revoke_reason, t.rotated_from, t.disable_time, t.superseded_by, t.grant,
-                   t.user_disable_time, nullif(t.family_id, t.id), t.owner_kind, "
+                   t.user_disable_time, t.plan, nullif(t.family_id, t.id), t.owner_kind, "
                 + $elsewhere + ") END " $(+ $after)*
             $(, $argument)*
         )
@@ -145,6 +146,7 @@ pub(super) fn token(row: TokenRow) -> Result<Token, &'static str> {
         superseded_by: row.superseded_by.read("superseded_by")?.map(token_id),
         grant: parsed("grant", row.grant, |column| column.map(|json| Grant::try_from(json.0)).transpose())?,
         user_disable_time: row.user_disable_time.optional_moment("user_disable_time")?,
+        plan: parsed("plan", row.plan, |text| text.map(|text| PlanName::parse(&text)).transpose())?,
         family_id: row.family_id.read("family_id")?.map(token_id),
         owner_kind: parsed("owner_kind", row.owner_kind, |text| OwnerKind::from_word(&text).ok_or(()))?,
     })

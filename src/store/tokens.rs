@@ -10,7 +10,7 @@ use super::rows::{self, TokenRow, select_tokens};
 use super::transaction::Transaction;
 use super::{Store, StoreError};
 use crate::clock::BootInstant;
-use crate::domain::Token;
+use crate::domain::{PlanName, Token};
 use crate::secret::{DurableHash, Mac, TokenId};
 
 /// A token to be stored, with both verifiers of its secret.
@@ -51,8 +51,9 @@ impl Transaction {
         let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
         sqlx::query!(
             r#"INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, allowed_cidrs, create_time,
-             created_by, expire_time, rotated_from, durable_hash, mac, mac_key_id, "grant", owner_kind, family_id, generation)
-         SELECT $1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13, $14, $15, $16, old.family_id,
+             created_by, expire_time, rotated_from, durable_hash, mac, mac_key_id, "grant", owner_kind, plan, family_id,
+             generation)
+         SELECT $1, $2, $3, $4, $5, $6, $7::text[]::cidr[], $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, old.family_id,
              coalesce(old.generation + 1, 0)
          FROM (SELECT) AS always LEFT JOIN tokens old ON old.id = $11"#,
             rows::uuid(token.id),
@@ -70,7 +71,8 @@ impl Transaction {
             &new.mac.tag,
             &new.mac.key_id.to_bytes(),
             token.grant.as_ref().map(|grant| Json(GrantColumn::from(grant))) as _,
-            token.owner_kind.word()
+            token.owner_kind.word(),
+            token.plan.as_ref().map(PlanName::as_str)
         )
         .execute(self)
         .await?;
@@ -95,7 +97,7 @@ impl Transaction {
         let allowed_cidrs: Vec<String> = token.allowed_cidrs.iter().map(ToString::to_string).collect();
         sqlx::query!(
             r#"UPDATE tokens SET name = $2, labels = $3, scopes = $4, expire_time = $5,
-                     allowed_cidrs = $6::text[]::cidr[], "grant" = $7
+                     allowed_cidrs = $6::text[]::cidr[], "grant" = $7, plan = $8
                  WHERE id = $1"#,
             rows::uuid(token.id),
             token.name.as_str(),
@@ -103,7 +105,8 @@ impl Transaction {
             &scopes,
             token.expire_time,
             &allowed_cidrs,
-            token.grant.as_ref().map(|grant| Json(GrantColumn::from(grant))) as _
+            token.grant.as_ref().map(|grant| Json(GrantColumn::from(grant))) as _,
+            token.plan.as_ref().map(PlanName::as_str)
         )
         .execute(self)
         .await?;

@@ -7,8 +7,8 @@ use super::users::require_enabled;
 use super::{ActionError, Actions};
 use crate::domain::event::EventKind;
 use crate::domain::{
-    Caller, Expiration, Grant, Labels, Networks, OrganizationId, Owner, OwnerKind, Permission, Scopes, Token,
-    TokenName, UserId,
+    Caller, Expiration, Grant, Labels, Networks, OrganizationId, Owner, OwnerKind, Permission, PlanName,
+    Scopes, Token, TokenName, UserId,
 };
 use crate::secret::{RequestId, TokenId};
 use crate::store::{PolicyContext, Stored};
@@ -36,6 +36,8 @@ pub struct CreateToken {
     pub allowed_cidrs: Networks,
     /// What the tokens that it issues may have at most; `None`: all that its scopes allow.
     pub grant: Option<Grant>,
+    /// The plan whose limits it gets; `None`: see [`Caller::issued_plan`].
+    pub plan: Option<PlanName>,
     /// Identifies retries of this request.
     pub request_id: Option<RequestId>,
 }
@@ -45,7 +47,7 @@ impl Actions {
     ///
     /// # Errors
     /// [`ActionError`]: access, the policy, an expiration that is not in the future, a request id that
-    /// was used for another request, overload, the database.
+    /// was used for another request, a plan that does not exist, overload, the database.
     pub async fn create_token(&self, caller: &Caller, request: CreateToken) -> Result<Created, ActionError> {
         // Checked again inside the transaction; here so that a refusal costs no hash.
         caller.require(Permission::WriteOwn)?;
@@ -86,6 +88,7 @@ impl Actions {
                 let token = new_token(&caller, &context, &organization_id, &request, minted.id)?;
                 // Only now: a caller without access learns nothing of the user.
                 enabled?;
+                super::hold_plan(&mut transaction, &token).await?;
                 let new = minted.store_as(token);
                 transaction.insert_token(&new).await?;
                 let by = &caller.principal;
@@ -116,10 +119,14 @@ impl CreateToken {
             .labels(&self.labels)
             .networks(&self.allowed_cidrs)
             .grant(self.grant.as_ref());
-        // Not part of a person's MAC, which must stay equal to those of stored requests.
+        // Not part of the MAC without one, which must stay equal to those of stored requests.
         let body = match self.owner_kind {
             OwnerKind::User => body,
             kind => body.text(kind.word()),
+        };
+        let body = match &self.plan {
+            None => body,
+            Some(plan) => body.text("plan").text(plan.as_str()),
         };
         Some(Repeatable {
             rpc: RPC,
@@ -156,10 +163,12 @@ fn new_token(
         expire_time,
         grant: request.grant.clone(),
         owner_kind: request.owner_kind,
+        plan: request.plan.as_ref().or(caller.issued_plan()).cloned(),
         ..Token::new(id, owner, request.name.clone(), (now, caller.principal.clone()))
     };
     super::check_grant(&token)?;
     caller.may_issue(&token)?;
+    caller.may_issue_plan(token.plan.as_ref(), None)?;
     policy.allows_end(&token)?;
     policy.allows_scopes(&token)?;
     policy.allows_another(&token, others)?;

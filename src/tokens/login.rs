@@ -55,6 +55,7 @@ impl Actions {
                 context.policy.allows_scopes(&token)?;
                 context.policy.allows_another(&token, context.others)?;
                 require_enabled(&mut transaction, owner).await?;
+                super::hold_plan(&mut transaction, &token).await?;
                 let new = minted.store_as(token);
                 transaction.insert_token(&new).await?;
                 let by = &caller.principal;
@@ -83,8 +84,10 @@ fn login(
     (id, now): (TokenId, OffsetDateTime),
 ) -> Result<Token, ActionError> {
     caller.require(Permission::WriteOwn)?;
-    let token = request.token(own, id, now).map_err(|error| ActionError::invalid("scope", &error))?;
+    let mut token = request.token(own, id, now).map_err(|error| ActionError::invalid("scope", &error))?;
+    token.plan = caller.issued_plan().cloned();
     super::check_grant(&token)?;
     caller.may_delegate(&token)?;
+    caller.may_issue_plan(token.plan.as_ref(), None)?;
     Ok(token)
 }

@@ -12,10 +12,11 @@ use crate::domain::page::PageTokenError;
 use crate::domain::policy::Rule;
 use crate::domain::root::LastRootError;
 use crate::domain::{
-    AccessError, Caller, CredentialError, Expiration, FieldError, Permission, Token, Violations,
+    AccessError, Caller, CredentialError, Expiration, FieldError, OrganizationId, Permission, PlanName,
+    Token, Violations,
 };
 use crate::secret::{CurrentKeyring, DurableCost, DurableError, Prefix, TokenId};
-use crate::store::{Store, StoreError, TransactionError};
+use crate::store::{Store, StoreError, Transaction, TransactionError};
 
 pub mod bootstrap;
 pub mod console_link;
@@ -66,6 +67,9 @@ pub enum ActionError {
     /// The organization's policy forbids it.
     #[error(transparent)]
     Policy(#[from] Rule),
+    /// The organization has no plan with the name that a token was to get.
+    #[error("the organization has no plan {:?}; set it with SetPlan first", .0.as_str())]
+    NoSuchPlan(PlanName),
     /// No link to the console can be made.
     #[error(transparent)]
     NoLink(#[from] console_link::NoLink),
@@ -202,6 +206,16 @@ fn manageable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token
 fn check_grant(token: &Token) -> Result<(), ActionError> {
     let Some(grant) = &token.grant else { return Ok(()) };
     grant.suits(token.scopes.reserved()).map_err(|error| ActionError::invalid("grant", &error))
+}
+
+/// Checks that a token's plan exists, and keeps it from being deleted before the transaction ends.
+async fn hold_plan(transaction: &mut Transaction, token: &Token) -> Result<(), ActionError> {
+    let Some(plan) = &token.plan else { return Ok(()) };
+    let organization_id: &OrganizationId = &token.organization_id;
+    if transaction.hold_plan(organization_id, plan).await? {
+        return Ok(());
+    }
+    Err(ActionError::NoSuchPlan(plan.clone()))
 }
 
 /// Resolves the choice of an expiration at `now`; the error names the field that is not valid.

@@ -7,7 +7,7 @@ use crate::domain::event::EventKind;
 use crate::domain::policy::Policy;
 use crate::domain::root::{LastRoot, is_root};
 use crate::domain::{
-    Caller, Expiration, Grant, Labels, Networks, Permission, Scopes, Token, TokenName, TokenState,
+    Caller, Expiration, Grant, Labels, Networks, Permission, PlanName, Scopes, Token, TokenName, TokenState,
 };
 use crate::secret::TokenId;
 use crate::store::{PolicyContext, Successor};
@@ -27,6 +27,8 @@ pub struct TokenChange {
     pub allowed_cidrs: Option<Networks>,
     /// What the tokens that it issues may have at most; `Some(None)`: all that its scopes allow.
     pub grant: Option<Option<Grant>>,
+    /// The plan whose limits it has; `Some(None)`: none.
+    pub plan: Option<Option<PlanName>>,
     /// What to do if it would end the last active root token, now or soon.
     pub last_root: LastRoot,
 }
@@ -37,8 +39,8 @@ impl Actions {
     ///
     /// # Errors
     /// [`ActionError`]: access, no such token in reach, a revoked token, an expired one with a new
-    /// expiration, an expiration that is not in the future, the last root token, the database. After a
-    /// database error the outcome may be unknown; a retry is safe.
+    /// expiration, an expiration that is not in the future, the last root token, a plan that does not exist, the
+    /// database. After a database error the outcome may be unknown; a retry is safe.
     pub async fn update_token(
         &self,
         caller: &Caller,
@@ -68,6 +70,9 @@ impl Actions {
                 let token = apply(&caller, before, change, successor, &context)?;
                 if last {
                     transaction.require_another_root(&[id], Some(&token), now).await?;
+                }
+                if token.plan != before.plan {
+                    super::hold_plan(&mut transaction, &token).await?;
                 }
                 transaction.update_token(&token).await?;
                 let by = &caller.principal;
@@ -102,10 +107,14 @@ fn apply(
     take(&mut after.scopes, change.scopes.as_ref());
     take(&mut after.allowed_cidrs, change.allowed_cidrs.as_ref());
     take(&mut after.grant, change.grant.as_ref());
+    take(&mut after.plan, change.plan.as_ref());
     if change.grant.is_some() || change.scopes.is_some() {
         super::check_grant(&after)?;
     }
     caller.may_change(before, &after)?;
+    if after.plan != before.plan {
+        caller.may_change_plan((before.plan.as_ref(), after.plan.as_ref()), None)?;
+    }
     // Fields that the change does not touch may be older than the policy.
     if change.scopes.is_some() {
         context.policy.allows_scopes(&after)?;

@@ -33,6 +33,7 @@ async fn a_created_token_has_the_requested_fields() {
         request_id: String::new(),
         grant: None,
         owner_kind: OwnerKind::Service.into(),
+        plan: String::new(),
     };
 
     let token = created(&mut root, request).await.token.unwrap();

@@ -15,6 +15,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::get::got;
+use super::plans::plan;
 use crate::support::client::{created, ordinary, question, revoked, rotated, rotation, texts, verified};
 use crate::support::contract::{self, Named};
 use crate::support::database::Database;
@@ -40,9 +41,11 @@ async fn every_field_of_a_token_is_in_every_answer_that_shows_one() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     let fields = contract::fields_of("Token");
+    plan(&replica.installation.database, "default", "free").await;
     let request = CreateTokenRequest {
         scopes: texts(&["a", "tokend:write"]),
         grant: Some(Grant { scopes: texts(&["a"]), all_users: true, ..Grant::default() }),
+        plan: "free".to_owned(),
         labels: [("team".to_owned(), "x".to_owned())].into(),
         allowed_cidrs: texts(&["10.0.0.0/8"]),
         expiration: Some(Expiration::Ttl(prost_types::Duration { seconds: 3600, nanos: 0 })),

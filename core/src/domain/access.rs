@@ -23,6 +23,7 @@ mod bounds;
 mod delegating;
 pub mod denial;
 mod issuing;
+mod plans;
 mod portal;
 mod refusal;
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub use fields::{
 pub use grant::Grant;
 pub use networks::{Network, Networks, PeerNetwork};
 pub use owner::{Owner, OwnerKind};
+pub use plan::PlanName;
 pub use portal::{Portal, PortalTerms};
 pub use principal::Principal;
 pub use reach::Reach;

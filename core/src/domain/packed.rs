@@ -10,9 +10,16 @@ use super::owner::OwnerKind;
 use super::token::{Token, Value};
 
 mod grant;
+mod read;
 
 /// The number of the field with the grant.
 const GRANT: u64 = 18;
+
+/// The number of the field with the plan.
+const PLAN: u64 = 22;
+
+/// The number of the field with the family.
+const FAMILY: u64 = 23;
 
 /// The field of the last use, which is not part of the record.
 const LAST_USE_TIME: &str = "last_use_time";
@@ -143,8 +150,24 @@ impl<'a> PackedToken<'a> {
     /// # Errors
     /// It cannot be read.
     pub fn grant(&self) -> Result<Option<Grant>, FieldError> {
-        let after = self.wire.get(usize::from(self.positions.allowed_cidrs.1)..).unwrap_or_default();
-        grant::find(after, GRANT)
+        grant::find(self.after_networks(), GRANT)
+    }
+
+    /// Returns the name of the plan; `None`: the token has none.
+    #[must_use]
+    pub fn plan(&self) -> Option<&'a str> {
+        Some(read::text(self.after_networks(), PLAN)).filter(|name| !name.is_empty())
+    }
+
+    /// Returns the text of the id of the token's family, which no rotation changes.
+    #[must_use]
+    pub fn family_id(&self) -> &'a str {
+        let family = read::text(self.after_networks(), FAMILY);
+        if family.is_empty() { self.id() } else { family }
+    }
+
+    fn after_networks(&self) -> &'a [u8] {
+        self.wire.get(usize::from(self.positions.allowed_cidrs.1)..).unwrap_or_default()
     }
 
     fn part(&self, (start, end): (u16, u16)) -> &'a [u8] {
@@ -211,7 +234,9 @@ mod tests {
     use super::*;
     use crate::domain::fields::UserId;
     use crate::domain::networks::{Network, Networks};
+    use crate::domain::plan::PlanName;
     use crate::fixtures::token;
+    use crate::secret::TokenId;
 
     #[test]
     fn packed_fields_are_found_again() {
@@ -229,6 +254,13 @@ mod tests {
             let (positions, wire) = FieldPositions::pack(&Token { owner_kind, ..token(&[]) });
             assert_eq!(positions.read(&wire).owner_kind(), owner_kind);
         }
+        assert_eq!((packed.plan(), packed.family_id()), (None, packed.id()));
+        let plan = Some(PlanName::parse(&"p".repeat(63)).unwrap());
+        let family_id = Some(TokenId::from_bytes([9; 16]));
+        let (positions, wire) = FieldPositions::pack(&Token { plan, family_id, ..token(&["a"]) });
+        let limited = positions.read(&wire);
+        assert_eq!(limited.plan(), Some(&*"p".repeat(63)));
+        assert_eq!(limited.family_id(), family_id.unwrap().to_string());
         assert_eq!(packed.scopes().collect::<Vec<_>>(), [&b"a:*"[..], b"b"]);
         let (positions, wire) = FieldPositions::pack(&token(&[]));
         assert_eq!(positions.read(&wire).scopes().count(), 0);

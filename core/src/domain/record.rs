@@ -32,6 +32,7 @@ struct Facts {
     reserved: ReservedScopes,
     revoked: bool,
     disabled: bool,
+    limited: bool,
 }
 
 impl Record {
@@ -58,6 +59,7 @@ impl Record {
             reserved: token.scopes.reserved(),
             revoked: token.revoke_time.is_some(),
             disabled: token.disabled_since().is_some(),
+            limited: token.plan.is_some(),
         };
         Self(ThinArc::from_header_and_slice(facts, &wire))
     }
@@ -84,6 +86,18 @@ impl Record {
     #[must_use]
     pub fn reserved(&self) -> ReservedScopes {
         self.facts().reserved
+    }
+
+    /// Returns whether it has a plan, whose limits may refuse it.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.facts().limited
+    }
+
+    /// Returns the name of its plan; `None`: it has none.
+    #[must_use]
+    pub fn plan(&self) -> Option<&str> {
+        self.is_limited().then(|| self.packed().plan()).flatten()
     }
 
     /// Returns the revision of its row, if known.

@@ -9,6 +9,7 @@ use super::fields::{Labels, OrganizationId, RevokeReason, TokenName, UserId};
 use super::grant::Grant;
 use super::networks::Networks;
 use super::owner::{Owner, OwnerKind};
+use super::plan::PlanName;
 use super::principal::Principal;
 use super::scope::Scopes;
 use crate::secret::TokenId;
@@ -53,6 +54,8 @@ pub struct Token {
     pub grant: Option<Grant>,
     /// When its user was disabled; `None` if the user is not disabled.
     pub user_disable_time: Option<OffsetDateTime>,
+    /// The plan whose limits it has; `None`: it has none.
+    pub plan: Option<PlanName>,
     /// The first token of its family: what the first rotation replaced. `None`: the token itself.
     pub family_id: Option<TokenId>,
     /// What the user id names.
@@ -132,6 +135,7 @@ impl Token {
             superseded_by: None,
             grant: None,
             user_disable_time: None,
+            plan: None,
             family_id: None,
             owner_kind: OwnerKind::default(),
         }
@@ -161,7 +165,7 @@ impl Token {
     /// Returns every field except the state, which depends on the time. By ascending number, but the owner's
     /// kind is last: it is read from the end of a packed token.
     #[must_use]
-    pub fn fields(&self) -> [Field<'_>; 20] {
+    pub fn fields(&self) -> [Field<'_>; 21] {
         use Value::{Text, Time};
         // Without `..`, so that this does not compile while a field is missing below.
         let Self {
@@ -183,6 +187,7 @@ impl Token {
             superseded_by,
             grant,
             user_disable_time,
+            plan,
             family_id,
             owner_kind,
         } = self;
@@ -209,6 +214,7 @@ impl Token {
             field(17, "superseded_by", id_of(superseded_by)),
             field(18, "grant", Value::Grant(grant.as_ref())),
             field(20, "user_disable_time", Time(*user_disable_time)),
+            field(22, "plan", Text(plan.as_ref().map_or("", PlanName::as_str).into())),
             field(23, "family_id", id_of(family_id)),
             field(21, "owner_kind", Value::OwnerKind(*owner_kind)),
         ]

@@ -127,6 +127,11 @@ pub(super) fn of_action(error: &ActionError) -> Explanation {
         ActionError::Policy(rule) => {
             Explanation::new(StatusCode::CONFLICT, "The policy forbids it", policy(*rule))
         }
+        ActionError::NoSuchPlan(plan) => Explanation::new(
+            StatusCode::CONFLICT,
+            "There is no such plan",
+            format!("The organization has no plan {}. It may have been deleted.", plan.as_str()),
+        ),
         ActionError::RequestIdReused => Explanation::new(
             StatusCode::CONFLICT,
             "This form has made its token already",
@@ -242,6 +247,7 @@ fn exceeded(bound: Bound) -> &'static str {
             "Your token may not issue a token that is usable from these networks. Choose narrower ones."
         }
         Bound::Grant => "The token may issue more than yours may.",
+        Bound::Plan => "Your token may not issue a token with this plan, or without one.",
     }
 }
 

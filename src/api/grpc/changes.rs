@@ -3,7 +3,9 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::fields::{MAX_NAMES, expiration, networks, positive, request_id, scopes, timestamp, token_id};
+use super::fields::{
+    MAX_NAMES, expiration, networks, optional, positive, request_id, scopes, timestamp, token_id,
+};
 use super::grant::grant;
 use crate::api::proto;
 use crate::api::proto::{
@@ -11,7 +13,9 @@ use crate::api::proto::{
 };
 use crate::domain::policy::MAX_GRACE;
 use crate::domain::root::LastRoot;
-use crate::domain::{Caller, FieldError, Labels, OrganizationId, RevokeReason, Token, TokenName, Violations};
+use crate::domain::{
+    Caller, FieldError, Labels, OrganizationId, PlanName, RevokeReason, Token, TokenName, Violations,
+};
 use crate::secret::TokenId;
 use crate::tokens::create::Created;
 use crate::tokens::disable::TokenUsability;
@@ -23,7 +27,7 @@ use crate::tokens::update::TokenChange;
 const MIN_OWN_GRACE: Duration = Duration::minutes(1);
 
 /// The paths that an update mask may name.
-const PATHS: [&str; 6] = ["name", "labels", "scopes", "allowed_cidrs", "expiration", "grant"];
+const PATHS: [&str; 7] = ["name", "labels", "scopes", "allowed_cidrs", "expiration", "grant", "plan"];
 
 pub(super) fn update_request(
     message: proto::UpdateTokenRequest,
@@ -47,6 +51,7 @@ pub(super) fn update_request(
     let ends = named("expiration", "expiration", message.expiration.is_some());
     let granted = named("grant", "grant", message.grant.is_some());
     let bound = named("allowed_cidrs", "allowed_cidrs", !message.allowed_cidrs.is_empty());
+    let planned = named("plan", "plan", !message.plan.is_empty());
     let change = TokenChange {
         name: name.then(|| violations.take("name", TokenName::parse(&message.name))).flatten(),
         labels: labels.then(|| violations.take("labels", Labels::parse(message.labels))).flatten(),
@@ -56,6 +61,7 @@ pub(super) fn update_request(
             .then(|| networks("allowed_cidrs", &message.allowed_cidrs, &mut violations))
             .flatten(),
         grant: granted.then(|| grant(message.grant, &mut violations)).flatten(),
+        plan: planned.then(|| violations.take("plan", optional(&message.plan, PlanName::parse))).flatten(),
         last_root: LastRoot::forced(message.force),
     };
     violations.finish(id.map(|id| (id, change)))
@@ -71,8 +77,9 @@ fn check_mask(paths: &[String], violations: &mut Violations) {
     }
     for (index, path) in paths.iter().enumerate() {
         if !PATHS.contains(&path.as_str()) {
-            const UNKNOWN: FieldError =
-                FieldError::Rule("is not one of name, labels, scopes, allowed_cidrs, expiration, grant");
+            const UNKNOWN: FieldError = FieldError::Rule(
+                "is not one of name, labels, scopes, allowed_cidrs, expiration, grant, plan",
+            );
             violations.add(&format!("update_mask.paths[{index}]"), &UNKNOWN);
         }
     }

@@ -14,9 +14,10 @@ use crate::api::proto;
 use crate::domain::event::EventKind;
 use crate::domain::networks::parse_address;
 use crate::domain::page::{Listing, NamePart};
-use crate::domain::plan::PlanName;
 use crate::domain::size::MAX_PAGE_BYTES;
-use crate::domain::{FieldError, Labels, OrganizationId, Scopes, Token, TokenName, UserId, Violations};
+use crate::domain::{
+    FieldError, Labels, OrganizationId, PlanName, Scopes, Token, TokenName, UserId, Violations,
+};
 use crate::runtime::ROWS_PER_TURN;
 use crate::secret::TokenId;
 use crate::store::ChangeKind;
@@ -46,6 +47,7 @@ pub(super) fn create_request(
     let grant = grant(message.grant, &mut violations);
     let request_id = violations.take("request_id", request_id(&message.request_id));
     let owner_kind = violations.take("owner_kind", owner_kind(message.owner_kind));
+    let plan = violations.take("plan", optional(&message.plan, PlanName::parse));
     let request = (|| {
         Some(CreateToken {
             organization_id: organization_id?,
@@ -57,6 +59,7 @@ pub(super) fn create_request(
             allowed_cidrs: allowed_cidrs?,
             grant: grant?,
             request_id: request_id?,
+            plan: plan?,
             owner_kind: owner_kind?.unwrap_or_default(),
         })
     })();

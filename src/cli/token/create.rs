@@ -58,6 +58,10 @@ pub(crate) struct CreateFlags {
     #[arg(long = "cidr", value_name = "NETWORK")]
     allowed_cidrs: Vec<String>,
 
+    /// Plan whose limits the token gets, such as free [default: none]
+    #[arg(long, value_name = "PLAN", default_value = "", hide_default_value = true)]
+    plan: String,
+
     #[command(flatten)]
     grant: GrantFlags,
 
@@ -127,6 +131,7 @@ pub(super) async fn run(flags: CreateFlags, environment: &Environment) -> Result
         allowed_cidrs: flags.allowed_cidrs,
         request_id: request_id.clone(),
         grant: flags.grant.chosen(),
+        plan: flags.plan,
         owner_kind: if flags.service { proto::OwnerKind::Service } else { proto::OwnerKind::User }.into(),
     };
     let answer =

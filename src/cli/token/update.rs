@@ -38,7 +38,7 @@ pub(crate) struct UpdateFlags {
 }
 
 /// The flags below, one of which is required, besides those of a grant.
-const CHANGES: [&str; 11] = [
+const CHANGES: [&str; 13] = [
     "name",
     "scopes",
     "no_scopes",
@@ -50,6 +50,8 @@ const CHANGES: [&str; 11] = [
     "ttl",
     "no_expiration",
     "no_grant",
+    "plan",
+    "no_plan",
 ];
 
 /// The changes: at least one.
@@ -104,6 +106,14 @@ struct ChangeFlags {
     /// Let the token issue all that its scopes allow
     #[arg(long, conflicts_with_all = GRANT_FLAGS)]
     no_grant: bool,
+
+    /// New plan, whose limits the token gets
+    #[arg(long, value_name = "PLAN", conflicts_with = "no_plan")]
+    plan: Option<String>,
+
+    /// Remove the plan: the token has no limits
+    #[arg(long)]
+    no_plan: bool,
 }
 
 pub(super) async fn run(flags: UpdateFlags, environment: &Environment) -> Result<(), CommandError> {
@@ -130,6 +140,7 @@ impl ChangeFlags {
             ("allowed_cidrs", self.no_cidrs || !self.allowed_cidrs.is_empty()),
             ("expiration", expiration.is_some()),
             ("grant", self.no_grant || grant.is_some()),
+            ("plan", self.no_plan || self.plan.is_some()),
         ];
         let paths = named.into_iter().filter(|(_, named)| *named).map(|(path, _)| path.to_owned());
         Ok(UpdateTokenRequest {
@@ -140,6 +151,7 @@ impl ChangeFlags {
             expiration,
             allowed_cidrs: self.allowed_cidrs,
             grant,
+            plan: self.plan.unwrap_or_default(),
             update_mask: Some(FieldMask { paths: paths.collect() }),
             ..UpdateTokenRequest::default()
         })
@@ -181,6 +193,15 @@ mod tests {
         assert_eq!(grant.longest_lifetime.unwrap().seconds, 90 * 86_400);
         let request = parse(&["--no-grant"]).unwrap();
         assert_eq!((request.update_mask.unwrap().paths, request.grant), (vec!["grant".to_owned()], None));
+    }
+
+    #[test]
+    fn a_plan_is_replaced_or_removed() {
+        for (line, plan) in [(&["--plan", "free"][..], "free"), (&["--no-plan"], "")] {
+            let request = parse(line).unwrap();
+            assert_eq!((&*request.update_mask.unwrap().paths[0], &*request.plan), ("plan", plan));
+        }
+        assert!(parse(&["--plan", "free", "--no-plan"]).is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::domain::fields::{FieldError, UserId};
 use crate::domain::grant::Grant;
 use crate::domain::networks::Networks;
 use crate::domain::owner::OwnerKind;
+use crate::domain::plan::PlanName;
 use crate::domain::portal::PortalTerms;
 use crate::domain::record::Record;
 use crate::domain::scope::{Scope, Scopes};
@@ -22,6 +23,8 @@ pub(super) struct Holder {
     scopes: Scopes,
     /// `None`: the token has no grant.
     grant: Option<Grant>,
+    /// The plan of the token itself.
+    plan: Option<PlanName>,
 }
 
 impl Holder {
@@ -32,6 +35,7 @@ impl Holder {
             owner_kind: token.owner_kind,
             scopes: token.scopes.clone(),
             grant: token.grant.clone(),
+            plan: token.plan.clone(),
         })
     }
 
@@ -54,13 +58,14 @@ impl Holder {
         let scopes = packed.scopes().map(|scope| Scope::parse(text(scope)?)).collect::<Result<_, _>>()?;
         let user_id = UserId::parse(text(packed.user_id())?)?;
         let owner_kind = packed.owner_kind();
-        Ok(Some(Self { user_id, owner_kind, scopes: Scopes::new(scopes)?, grant }))
+        let plan = record.plan().map(PlanName::parse).transpose()?;
+        Ok(Some(Self { user_id, owner_kind, scopes: Scopes::new(scopes)?, grant, plan }))
     }
 
     /// Returns the holder of a portal session.
     pub(super) fn of_portal(terms: &PortalTerms) -> Self {
         let (user_id, scopes) = (terms.user_id.clone(), terms.scopes.clone());
-        Self { user_id, owner_kind: OwnerKind::User, scopes, grant: None }
+        Self { user_id, owner_kind: OwnerKind::User, scopes, grant: None, plan: None }
     }
 
     /// Returns the scopes that cover all scopes that may be issued, except reserved ones.
@@ -72,6 +77,11 @@ impl Holder {
     /// Returns the longest lifetime of what is issued; `None`: until the token's own expiration.
     pub(super) fn longest_lifetime(&self) -> Option<Duration> {
         self.grant.as_ref().and_then(|grant| grant.longest_lifetime)
+    }
+
+    /// Returns the plans of tokens that may be issued; none: only tokens without a plan.
+    pub(super) fn plans(&self) -> &[PlanName] {
+        self.plan.as_slice()
     }
 
     /// Returns whether tokens with `tokend:self` may be issued.

@@ -67,11 +67,14 @@ pub enum Bound {
     Networks,
     /// The grant of a token with `tokend:write`.
     Grant,
+    /// The plan.
+    Plan,
 }
 
 impl Bound {
     /// Every bound.
-    pub const ALL: [Self; 5] = [Self::Scopes, Self::User, Self::Lifetime, Self::Networks, Self::Grant];
+    pub const ALL: [Self; 6] =
+        [Self::Scopes, Self::User, Self::Lifetime, Self::Networks, Self::Grant, Self::Plan];
 
     /// Returns the bound's lower-case name.
     #[must_use]
@@ -82,6 +85,7 @@ impl Bound {
             Self::Lifetime => "lifetime",
             Self::Networks => "networks",
             Self::Grant => "grant",
+            Self::Plan => "plan",
         }
     }
 
@@ -92,6 +96,7 @@ impl Bound {
             Self::Lifetime => "the token expires later than the caller may set, or never",
             Self::Networks => "the token is usable from more networks than the caller may set",
             Self::Grant => "the token may issue more than the caller may",
+            Self::Plan => "the caller may not issue a token with this plan, or without one",
         }
     }
 }

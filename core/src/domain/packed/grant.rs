@@ -3,13 +3,12 @@
 
 use time::Duration;
 
+use super::read::{UNREADABLE, next};
 use super::{bytes, text, varint};
 use crate::domain::fields::{FieldError, UserId, UserPrefix};
 use crate::domain::grant::{Grant, Users};
 use crate::domain::networks::{Network, Networks};
 use crate::domain::scope::{Scope, Scopes};
-
-const UNREADABLE: FieldError = FieldError::Rule("cannot be read");
 
 /// Writes a field with the message of a grant.
 pub(super) fn write(wire: &mut Vec<u8>, tag: u32, grant: &Grant) {
@@ -75,45 +74,6 @@ fn read(mut message: &[u8]) -> Result<Grant, FieldError> {
         networks: Networks::new(networks)?,
         may_grant_self,
     })
-}
-
-/// A field of a message: with a number, or with content.
-struct Wire<'a> {
-    number: u64,
-    value: u64,
-    content: &'a [u8],
-}
-
-fn next<'a>(wire: &mut &'a [u8]) -> Result<Option<Wire<'a>>, FieldError> {
-    if wire.is_empty() {
-        return Ok(None);
-    }
-    let tag = number(wire)?;
-    let value = number(wire)?;
-    let content = match tag & 7 {
-        0 => &[],
-        2 => {
-            let length = usize::try_from(value).map_err(|_| UNREADABLE)?;
-            let (content, rest) = wire.split_at_checked(length).ok_or(UNREADABLE)?;
-            *wire = rest;
-            content
-        }
-        _ => return Err(UNREADABLE),
-    };
-    Ok(Some(Wire { number: tag >> 3, value, content }))
-}
-
-fn number(wire: &mut &[u8]) -> Result<u64, FieldError> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = wire.split_first().ok_or(UNREADABLE)?;
-        *wire = rest;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(number);
-        }
-    }
-    Err(UNREADABLE)
 }
 
 #[cfg(test)]

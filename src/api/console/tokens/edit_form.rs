@@ -92,6 +92,7 @@ impl EditForm {
             expiration,
             allowed_cidrs: allowed_cidrs.filter(|networks| *networks != token.allowed_cidrs),
             grant: grant.filter(|grant| *grant != token.grant),
+            plan: None,
             last_root: LastRoot::Refuse,
         };
         let TokenChange { name, labels, scopes, expiration, allowed_cidrs, grant, .. } = &change;

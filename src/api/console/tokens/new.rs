@@ -113,7 +113,9 @@ pub(super) fn refused(error: &ActionError, expiration_choice: &ExpirationChoice)
                 }
                 AccessError::WiderNetworks | AccessError::Exceeds(Bound::Networks) => "networks",
                 AccessError::Exceeds(Bound::Grant) => "grant",
-                AccessError::MissingScope(_) => return Problems::default(),
+                AccessError::MissingScope(_) | AccessError::Exceeds(Bound::Plan) => {
+                    return Problems::default();
+                }
             };
             Problems::one(field, of_action(error).text)
         }

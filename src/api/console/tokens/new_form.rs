@@ -137,6 +137,7 @@ impl NewForm {
                 labels: labels?,
                 allowed_cidrs: allowed_cidrs?,
                 grant: grant?,
+                plan: None,
                 request_id: Some(request_id),
             })
         })();
