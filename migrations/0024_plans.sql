@@ -61,6 +61,6 @@ ALTER TABLE tokens ADD COLUMN plan text COLLATE "C" NULL;
 ALTER TABLE tokens ADD CONSTRAINT tokens_plan_fkey
     FOREIGN KEY (organization_id, plan) REFERENCES plans (organization_id, name) NOT VALID;
 
--- The tokens of a plan: for deleting it, and for the key.
+-- The tokens of a plan in pages, by id: for deleting it, and for the key.
 -- squawk-ignore require-concurrent-index-creation
-CREATE INDEX tokens_plan_idx ON tokens (organization_id, plan) WHERE plan IS NOT NULL;
+CREATE INDEX tokens_plan_idx ON tokens (organization_id, plan, id) WHERE plan IS NOT NULL;

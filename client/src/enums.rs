@@ -93,6 +93,8 @@ of_the_contract! {
         LoginCodeInvalid,
         /// The organization has no such plan.
         PlanNotFound,
+        /// Tokens that have not ended name the plan.
+        PlanInUse,
         /// Changes after the watcher's position may have been deleted.
         PositionTooOld,
         /// The watcher reads too slowly.

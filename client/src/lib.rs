@@ -44,6 +44,7 @@ mod multiplex;
 #[cfg(any(feature = "guard", feature = "local"))]
 mod outage;
 mod pages;
+mod plans;
 mod policies;
 mod portal;
 mod random;
@@ -96,6 +97,7 @@ pub use limits::LimitStatus;
 #[cfg(feature = "local")]
 pub use local::{LocalConfig, LocalStatus};
 pub use pages::{Page, Pages};
+pub use plans::StoredPlan;
 pub use policies::{Policy, PolicyBreach, Remedy, StoredPolicy};
 pub use portal::{NewPortalSession, PortalLink};
 pub use requests::{
@@ -106,10 +108,12 @@ pub use requests::{
 pub use retry::Repeatable;
 pub use token::TokenStatus;
 pub use tokend_core::domain::grant::{Grant, Users};
+pub use tokend_core::domain::plan::{Limit, LimitKind as LimitRule, LimitSubject, OutageBehavior, Plan};
 pub use tokend_core::domain::{
-    FieldError, Network, Networks, OrganizationId, OwnerKind, Principal, Rule as PolicyRule, Scope, Scopes,
-    Token, TokenState, UserId, Verdict,
+    FieldError, Network, Networks, OrganizationId, OwnerKind, PlanName, Principal, Rule as PolicyRule, Scope,
+    Scopes, Token, TokenState, UserId, Verdict,
 };
+pub use tokend_core::limits::{CalendarPeriod, Refill, RefillMode};
 pub use tokend_core::secret::{Prefix, TokenId};
 pub use users::{User, UserListing, UserRef};
 pub use verification::{Consistency, Verification, VerifiedToken, VerifyRequest};

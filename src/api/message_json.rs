@@ -29,6 +29,9 @@ pub(crate) const ALWAYS_OF_EVENT: [&str; 6] =
 pub(crate) const ALWAYS_OF_USER: [&str; 5] =
     ["organization_id", "user_id", "owner_kind", "active_count", "token_count"];
 
+/// The same of a plan.
+pub(crate) const ALWAYS_OF_PLAN: [&str; 3] = ["name", "organization_id", "updated_by"];
+
 static CONTRACT: LazyLock<Option<DescriptorPool>> =
     LazyLock::new(|| DescriptorPool::decode(FILE_DESCRIPTOR_SET).ok());
 
@@ -170,5 +173,6 @@ mod tests {
         assert!(all("Token", &ALWAYS_OF_TOKEN));
         assert!(all("TokenEvent", &ALWAYS_OF_EVENT));
         assert!(all("User", &ALWAYS_OF_USER));
+        assert!(all("Plan", &ALWAYS_OF_PLAN));
     }
 }

@@ -17,6 +17,7 @@ use crate::admission::fair_limiter::Refused;
 use crate::admission::request_reader::ReadError;
 use crate::admission::response_memory::ResponseMemoryError;
 use crate::changefeed::hub::WatchError;
+use crate::domain::plans::PlanUse;
 use crate::domain::{AccessError, CredentialError, Violations};
 use crate::store::StoreError;
 use crate::telemetry::should_log;
@@ -65,6 +66,8 @@ fn action(error: &ActionError) -> Status {
             let named = Some(("rule", rule.word().to_owned()));
             naming(Code::FailedPrecondition, ErrorReason::PolicyForbids, rule, named)
         }
+        ActionError::PlanNotFound => plain(Code::NotFound, ErrorReason::PlanNotFound, error),
+        ActionError::PlanInUse(found) => plan_in_use(found),
         ActionError::NoSuchPlan(_) => plain(Code::FailedPrecondition, ErrorReason::PlanNotFound, error),
         ActionError::NoLink(error) => {
             plain(Code::FailedPrecondition, ErrorReason::ConsoleLinkUnavailable, error)
@@ -175,6 +178,15 @@ fn state(error: StateError) -> Status {
         StateError::Rotated(successor) => (ErrorReason::TokenRotated, Some(successor)),
     };
     naming(Code::FailedPrecondition, reason, &error, successor.map(|id| ("successor", id.to_string())))
+}
+
+fn plan_in_use(found: &PlanUse) -> Status {
+    let ids = found.first.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let metadata = [("tokens".to_owned(), found.tokens.to_string()), ("token_ids".to_owned(), ids)];
+    let reason = word(ErrorReason::PlanInUse);
+    let details =
+        ErrorDetails::with_error_info(reason, DOMAIN, metadata.into_iter().collect::<HashMap<_, _>>());
+    Status::with_error_details(Code::FailedPrecondition, found.to_string(), details)
 }
 
 /// Builds a status whose `ErrorInfo` metadata names something.

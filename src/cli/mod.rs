@@ -25,6 +25,7 @@ mod migrate;
 mod open_files;
 mod output;
 mod owner_kind;
+mod plan;
 mod policy;
 mod request_id;
 mod rpc_error;
@@ -128,6 +129,9 @@ enum Command {
     ///
     /// Ends with Ctrl-C or SIGTERM, and then prints the position to continue from with --after.
     Watch(watch::WatchFlags),
+    /// Set, show, list and delete plans: the limits that tokens name
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
     /// Show and set an organization's policy for its tokens
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -183,6 +187,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
         Command::Key(command) => key::run(command, &environment)?,
         Command::Watch(flags) => watch::run(flags, &environment)?,
         Command::Audit(command) => audit::run(command, &environment)?,
+        Command::Plan(command) => plan::run(command, &environment)?,
         Command::Policy(command) => policy::run(command, &environment)?,
         Command::Console(command) => console::run(command, &environment)?,
         Command::User(command) => user::run(command, &environment)?,

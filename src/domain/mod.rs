@@ -9,6 +9,7 @@ pub mod enforcement;
 pub mod event;
 pub mod page;
 pub mod percent;
+pub mod plans;
 pub mod policy;
 pub mod root;
 pub mod session;

@@ -113,12 +113,13 @@ impl UserListing {
 }
 
 /// Adds a text with its length.
-fn add(bytes: &mut Vec<u8>, text: &str) {
+pub(super) fn add(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(&(text.len() as u64).to_be_bytes());
     bytes.extend_from_slice(text.as_bytes());
 }
 
-fn take(rest: &mut &[u8]) -> Result<String, PageTokenError> {
+/// Takes a text with its length.
+pub(super) fn take(rest: &mut &[u8]) -> Result<String, PageTokenError> {
     let (length, text) = rest.split_first_chunk().ok_or(PageTokenError)?;
     let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| PageTokenError)?;
     let (text, after) = text.split_at_checked(length).ok_or(PageTokenError)?;

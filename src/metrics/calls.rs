@@ -58,10 +58,14 @@ pub enum Rpc {
     ExchangeLoginCode,
     CreatePortalSession,
     RevokePortalSessions,
+    SetPlan,
+    GetPlan,
+    ListPlans,
+    DeletePlan,
 }
 
 impl Rpc {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 29] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -87,6 +91,10 @@ impl Rpc {
         Self::ExchangeLoginCode,
         Self::CreatePortalSession,
         Self::RevokePortalSessions,
+        Self::SetPlan,
+        Self::GetPlan,
+        Self::ListPlans,
+        Self::DeletePlan,
     ];
 
     /// Returns the RPC's name in the API.
@@ -118,6 +126,10 @@ impl Rpc {
             Self::ExchangeLoginCode => "ExchangeLoginCode",
             Self::CreatePortalSession => "CreatePortalSession",
             Self::RevokePortalSessions => "RevokePortalSessions",
+            Self::SetPlan => "SetPlan",
+            Self::GetPlan => "GetPlan",
+            Self::ListPlans => "ListPlans",
+            Self::DeletePlan => "DeletePlan",
         }
     }
 }

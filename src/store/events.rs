@@ -9,7 +9,7 @@ use super::transaction::Transaction;
 use super::{StoreError, rows};
 use crate::domain::audit_context::{self, Acting, ActingUser};
 use crate::domain::event::{Attribution, EventKind, FieldChange, field_changes};
-use crate::domain::{Owner, Principal, RevokeReason, Token};
+use crate::domain::{Owner, PlanName, Principal, RevokeReason, Token};
 use crate::secret::TokenId;
 
 /// Who did it, as the log has it. The person is the one of a portal session, else the one that the caller names, else the
@@ -116,14 +116,42 @@ impl Transaction {
         reason: &RevokeReason,
         actor: &Principal,
     ) -> Result<(), StoreError> {
-        self.note_change();
-        let by = By::now(actor);
-        let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
-        sqlx::query!(
-            "INSERT INTO token_events
+        append_to_tokens(self, ids, (EventKind::Revoked, &given("revoke_reason", reason)), None, actor).await
+    }
+
+    /// Appends an event for each of these tokens, which have lost their plan.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every statement.
+    pub async fn append_plan_removals(
+        &mut self,
+        ids: &[TokenId],
+        plan: &PlanName,
+        actor: &Principal,
+        event_time: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let old = Some(plan.as_str().to_owned());
+        let changes = [FieldChange { field: "plan".to_owned(), old, new: None }];
+        append_to_tokens(self, ids, (EventKind::Updated, &changes), Some(event_time), actor).await
+    }
+}
+
+/// Appends the same event for each of these tokens, of any owners; without a time, at that of the token's revocation.
+async fn append_to_tokens(
+    transaction: &mut Transaction,
+    ids: &[TokenId],
+    (kind, changes): (EventKind, &[FieldChange]),
+    event_time: Option<OffsetDateTime>,
+    actor: &Principal,
+) -> Result<(), StoreError> {
+    transaction.note_change();
+    let by = By::now(actor);
+    let ids: Vec<_> = ids.iter().copied().map(rows::uuid).collect();
+    sqlx::query!(
+        "INSERT INTO token_events
              (event_time, kind, token_id, organization_id, user_id, actor, acting_user, attribution, trace_id, changes,
               owner_kind)
-         SELECT t.revoke_time, $1, t.id, t.organization_id, t.user_id, $3, coalesce($4, own.user_id),
+         SELECT coalesce($9, t.revoke_time), $1, t.id, t.organization_id, t.user_id, $3, coalesce($4, own.user_id),
              coalesce($8, CASE WHEN own.user_id IS NOT NULL THEN 'proven' END), $5, $6,
              -- No other kind can be written.
              CASE WHEN t.owner_kind IN ('user', 'service') THEN t.owner_kind END
@@ -132,19 +160,19 @@ impl Transaction {
              -- Of others no event can be written, and one would keep back the whole family.
              AND t.organization_id <> '' AND t.user_id <> ''
          ORDER BY t.create_time, t.id",
-            EventKind::Revoked.word(),
-            &ids,
-            by.actor,
-            by.person,
-            by.trace_id.as_deref(),
-            Json(given("revoke_reason", reason)) as _,
-            by.own,
-            by.attribution
-        )
-        .execute(self)
-        .await?;
-        Ok(())
-    }
+        kind.word(),
+        &ids,
+        by.actor,
+        by.person,
+        by.trace_id.as_deref(),
+        Json(changes) as _,
+        by.own,
+        by.attribution,
+        event_time
+    )
+    .execute(transaction)
+    .await?;
+    Ok(())
 }
 
 async fn append_one(

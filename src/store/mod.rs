@@ -75,6 +75,7 @@ pub use macs::MacChange;
 pub use migrate_error::MigrateError;
 pub use migrations::{Planned, check, check_durability, check_sessions, check_writable, migrate, plan};
 pub use plan::{LockMode, TableLock, TableWork};
+pub use plans::PlanToken;
 pub use policies::PolicyContext;
 
 pub use records::Loaded;

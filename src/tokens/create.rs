@@ -2,6 +2,7 @@
 //! never exists without them. Called by `CreateToken`.
 
 pub use super::mint::Created;
+use super::plans::hold_plan;
 use super::request::{Body, Repeatable};
 use super::users::require_enabled;
 use super::{ActionError, Actions};
@@ -88,7 +89,7 @@ impl Actions {
                 let token = new_token(&caller, &context, &organization_id, &request, minted.id)?;
                 // Only now: a caller without access learns nothing of the user.
                 enabled?;
-                super::hold_plan(&mut transaction, &token).await?;
+                hold_plan(&mut transaction, &token).await?;
                 let new = minted.store_as(token);
                 transaction.insert_token(&new).await?;
                 let by = &caller.principal;

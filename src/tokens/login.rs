@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::console_link::NoLink;
 use super::create::Created;
+use super::plans::hold_plan;
 use super::users::require_enabled;
 use super::{ActionError, Actions};
 use crate::domain::event::EventKind;
@@ -55,7 +56,7 @@ impl Actions {
                 context.policy.allows_scopes(&token)?;
                 context.policy.allows_another(&token, context.others)?;
                 require_enabled(&mut transaction, owner).await?;
-                super::hold_plan(&mut transaction, &token).await?;
+                hold_plan(&mut transaction, &token).await?;
                 let new = minted.store_as(token);
                 transaction.insert_token(&new).await?;
                 let by = &caller.principal;

@@ -9,14 +9,14 @@ use time::OffsetDateTime;
 use crate::admission::fair_limiter::{ClientKey, FairLimiter, Refused};
 use crate::admission::hash_pool::{HashPool, Overloaded};
 use crate::domain::page::PageTokenError;
+use crate::domain::plans::PlanUse;
 use crate::domain::policy::Rule;
 use crate::domain::root::LastRootError;
 use crate::domain::{
-    AccessError, Caller, CredentialError, Expiration, FieldError, OrganizationId, Permission, PlanName,
-    Token, Violations,
+    AccessError, Caller, CredentialError, Expiration, FieldError, Permission, PlanName, Token, Violations,
 };
 use crate::secret::{CurrentKeyring, DurableCost, DurableError, Prefix, TokenId};
-use crate::store::{Store, StoreError, Transaction, TransactionError};
+use crate::store::{Store, StoreError, TransactionError};
 
 pub mod bootstrap;
 pub mod console_link;
@@ -29,6 +29,7 @@ pub mod get;
 pub mod list;
 pub mod login;
 mod mint;
+pub mod plans;
 pub mod policy;
 pub mod portal;
 pub mod repeat;
@@ -70,6 +71,12 @@ pub enum ActionError {
     /// The organization has no plan with the name that a token was to get.
     #[error("the organization has no plan {:?}; set it with SetPlan first", .0.as_str())]
     NoSuchPlan(PlanName),
+    /// The organization has no such plan.
+    #[error("the organization has no such plan")]
+    PlanNotFound,
+    /// Tokens that have not ended name the plan.
+    #[error("{0}")]
+    PlanInUse(PlanUse),
     /// No link to the console can be made.
     #[error(transparent)]
     NoLink(#[from] console_link::NoLink),
@@ -206,16 +213,6 @@ fn manageable<'a>(caller: &Caller, token: Option<&'a Token>) -> Result<&'a Token
 fn check_grant(token: &Token) -> Result<(), ActionError> {
     let Some(grant) = &token.grant else { return Ok(()) };
     grant.suits(token.scopes.reserved()).map_err(|error| ActionError::invalid("grant", &error))
-}
-
-/// Checks that a token's plan exists, and keeps it from being deleted before the transaction ends.
-async fn hold_plan(transaction: &mut Transaction, token: &Token) -> Result<(), ActionError> {
-    let Some(plan) = &token.plan else { return Ok(()) };
-    let organization_id: &OrganizationId = &token.organization_id;
-    if transaction.hold_plan(organization_id, plan).await? {
-        return Ok(());
-    }
-    Err(ActionError::NoSuchPlan(plan.clone()))
 }
 
 /// Resolves the choice of an expiration at `now`; the error names the field that is not valid.

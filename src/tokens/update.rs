@@ -2,6 +2,7 @@
 
 use time::OffsetDateTime;
 
+use super::plans::hold_plan;
 use super::{ActionError, Actions, StateError};
 use crate::domain::event::EventKind;
 use crate::domain::policy::Policy;
@@ -72,7 +73,7 @@ impl Actions {
                     transaction.require_another_root(&[id], Some(&token), now).await?;
                 }
                 if token.plan != before.plan {
-                    super::hold_plan(&mut transaction, &token).await?;
+                    hold_plan(&mut transaction, &token).await?;
                 }
                 transaction.update_token(&token).await?;
                 let by = &caller.principal;

@@ -1,11 +1,11 @@
 //! A caller acts only in its own organization, unless its scopes allow more.
 
 use tokend::api::proto::{
-    CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, DisableTokenRequest,
-    DisableUserRequest, EnableTokenRequest, EnableUserRequest, EnforcePolicyRequest, GetPolicyRequest,
-    GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, ListUsersRequest,
-    RevokePortalSessionsRequest, RevokeUserTokensRequest, UpdatePolicyRequest, Verdict, VerifyStreamRequest,
-    WatchTokensRequest,
+    CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, DeletePlanRequest,
+    DisableTokenRequest, DisableUserRequest, EnableTokenRequest, EnableUserRequest, EnforcePolicyRequest,
+    GetPlanRequest, GetPolicyRequest, GetTokenRequest, ListPlansRequest, ListTokenEventsRequest,
+    ListTokensRequest, ListUsersRequest, RevokePortalSessionsRequest, RevokeUserTokensRequest,
+    SetPlanRequest, UpdatePolicyRequest, Verdict, VerifyStreamRequest, WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
@@ -14,6 +14,7 @@ use crate::support::client::{
     Client, created, created_with, leaver, ordinary, question, renaming, revocation, rotation, unknown_id,
     verified,
 };
+use crate::support::plans::rate;
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 
@@ -54,6 +55,23 @@ async fn reach_users(caller: &mut Client, method: &str) -> Result<(), Status> {
         _ => {
             let request = ListUsersRequest { organization_id, ..Default::default() };
             caller.list_users(request).await.map(drop)
+        }
+    }
+}
+
+/// Accesses the plans of another organization by an RPC.
+async fn reach_plans(caller: &mut Client, method: &str) -> Result<(), Status> {
+    let (organization_id, name) = ("other".to_owned(), "free".to_owned());
+    match method {
+        "SetPlan" => {
+            let limits = vec![rate("reads", 10)];
+            caller.set_plan(SetPlanRequest { organization_id, name, limits }).await.map(drop)
+        }
+        "GetPlan" => caller.get_plan(GetPlanRequest { organization_id, name }).await.map(drop),
+        "DeletePlan" => caller.delete_plan(DeletePlanRequest { organization_id, name }).await.map(drop),
+        _ => {
+            let request = ListPlansRequest { organization_id, ..Default::default() };
+            caller.list_plans(request).await.map(drop)
         }
     }
 }
@@ -139,6 +157,7 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let refusal = Barrier::Refused(Code::PermissionDenied, "SCOPE_MISSING");
             (caller.enforce_policy(request).await.map(drop), refusal)
         }
+        "SetPlan" | "GetPlan" | "ListPlans" | "DeletePlan" => (reach_plans(caller, method).await, forbidden),
         "CreateConsoleLink" => (Ok(()), Barrier::Nothing),
         "CreatePortalSession" => {
             let request = CreatePortalSessionRequest {

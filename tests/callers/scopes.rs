@@ -16,7 +16,9 @@ fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
         "GetToken" | "ListTokens" | "ListTokenEvents" => &["tokend:read", "tokend:self", "tokend:root"],
-        "ListUsers" | "GetPolicy" | "CheckPolicy" => &["tokend:read", "tokend:root"],
+        "ListUsers" | "GetPolicy" | "CheckPolicy" | "GetPlan" | "ListPlans" => {
+            &["tokend:read", "tokend:root"]
+        }
         "CreateToken" | "UpdateToken" | "RotateToken" | "RevokeToken" | "DisableToken" | "EnableToken" => {
             &["tokend:write", "tokend:self", "tokend:root"]
         }
@@ -24,7 +26,9 @@ fn opened_by(method: &str) -> &'static [&'static str] {
         | "DisableUser"
         | "EnableUser"
         | "CreatePortalSession"
-        | "RevokePortalSessions" => &["tokend:write", "tokend:root"],
+        | "RevokePortalSessions"
+        | "SetPlan"
+        | "DeletePlan" => &["tokend:write", "tokend:root"],
         "WatchTokens" => &["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:root"],
         "CreateConsoleLink" => &["tokend:read", "tokend:self", "tokend:write", "tokend:root"],
         "UpdatePolicy" | "EnforcePolicy" => &["tokend:root"],

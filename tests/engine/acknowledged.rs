@@ -9,18 +9,20 @@ use prost_types::FileDescriptorSet;
 use prost_types::method_options::IdempotencyLevel;
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::{
-    Consistency, CreateTokenRequest, DisableTokenRequest, DisableUserRequest, EnableTokenRequest,
-    EnableUserRequest, EnforcePolicyRequest, FILE_DESCRIPTOR_SET, GetPolicyRequest, GetTokenRequest,
-    ListTokensRequest, ListUsersRequest, Policy, RevokeTokenRequest, RotateTokenRequest, Token, TokenState,
-    UpdatePolicyRequest, Verdict, VerifyRequest, VerifyResponse,
+    Consistency, CreateTokenRequest, DeletePlanRequest, DisableTokenRequest, DisableUserRequest,
+    EnableTokenRequest, EnableUserRequest, EnforcePolicyRequest, FILE_DESCRIPTOR_SET, GetPlanRequest,
+    GetPolicyRequest, GetTokenRequest, ListPlansRequest, ListTokensRequest, ListUsersRequest, Policy,
+    RevokeTokenRequest, RotateTokenRequest, SetPlanRequest, Token, TokenState, UpdatePolicyRequest, Verdict,
+    VerifyRequest, VerifyResponse,
 };
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::setup::{Made, made};
 use crate::support::client::{
     Client, created, leaver, new_request_id, ordinary, question, renaming, revocation, rotation,
 };
 use crate::support::http::post;
+use crate::support::plans::{plan, rate};
 use crate::support::replica::SERVICE;
 
 /// What changes something over HTTP (RFC 7009).
@@ -42,6 +44,8 @@ pub(crate) enum Change {
     Rotate(RotateTokenRequest),
     UpdatePolicy(UpdatePolicyRequest),
     EnforcePolicy(EnforcePolicyRequest),
+    SetPlan(SetPlanRequest),
+    DeletePlan(&'static str),
 }
 
 /// A token to be revoked over HTTP, at this address, and who asks for it.
@@ -92,6 +96,7 @@ impl Change {
         created(root, endless).await;
         root.update_policy(expiring("enforced")).await.unwrap();
         let rotate = rotation(&made(root).await.id);
+        root.set_plan(plan("default", "deleted", vec![rate("reads", 10)])).await.unwrap();
         vec![
             Self::Revoke(made(root).await),
             Self::RevokeBySecret(made(root).await),
@@ -109,6 +114,8 @@ impl Change {
             Self::Rotate(RotateTokenRequest { request_id: new_request_id(), ..rotate }),
             Self::UpdatePolicy(expiring("set")),
             Self::EnforcePolicy(EnforcePolicyRequest { organization_id, ..Default::default() }),
+            Self::SetPlan(plan("default", "set", vec![rate("reads", 10), rate("writes", 5)])),
+            Self::DeletePlan("deleted"),
         ]
     }
 
@@ -127,6 +134,8 @@ impl Change {
             Self::Rotate(_) => "RotateToken",
             Self::UpdatePolicy(_) => "UpdatePolicy",
             Self::EnforcePolicy(_) => "EnforcePolicy",
+            Self::SetPlan(_) => "SetPlan",
+            Self::DeletePlan(_) => "DeletePlan",
         }
     }
 
@@ -161,6 +170,15 @@ impl Change {
             }
             Self::UpdatePolicy(request) => root.update_policy(request).await.map(drop)?,
             Self::EnforcePolicy(request) => root.enforce_policy(request).await.map(drop)?,
+            Self::SetPlan(request) => root.set_plan(request).await.map(drop)?,
+            Self::DeletePlan(name) => {
+                let request = DeletePlanRequest { name: name.to_owned(), ..Default::default() };
+                // It was deleted by an earlier try, whose answer was lost.
+                match root.delete_plan(request).await {
+                    Err(status) if status.code() == Code::NotFound => {}
+                    outcome => outcome.map(drop)?,
+                }
+            }
         }
         Ok(None)
     }
@@ -210,6 +228,14 @@ impl Change {
             Self::UpdatePolicy(UpdatePolicyRequest { organization_id, policy }) => {
                 let request = GetPolicyRequest { organization_id: organization_id.clone() };
                 Ok(root.get_policy(request).await?.into_inner().policy == *policy)
+            }
+            Self::SetPlan(SetPlanRequest { name, limits, .. }) => {
+                let request = GetPlanRequest { name: name.clone(), ..Default::default() };
+                Ok(root.get_plan(request).await?.into_inner().plan.unwrap().limits == *limits)
+            }
+            Self::DeletePlan(name) => {
+                let plans = root.list_plans(ListPlansRequest::default()).await?.into_inner().plans;
+                Ok(plans.iter().all(|plan| plan.name != *name))
             }
             Self::EnforcePolicy(request) => {
                 let tokens = list(root, &request.organization_id, "").await?;

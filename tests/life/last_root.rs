@@ -26,7 +26,7 @@ use crate::support::{eventually, in_time};
 const HOUR: i64 = 3600;
 
 /// RPCs that change something but end no token, or no `tokend:root` token.
-const HARMLESS: [&str; 9] = [
+const HARMLESS: [&str; 11] = [
     "CreateToken",
     "EnableToken",
     "EnableUser",
@@ -35,11 +35,13 @@ const HARMLESS: [&str; 9] = [
     "CreateConsoleLink",
     "CreatePortalSession",
     "RevokePortalSessions",
+    "SetPlan",
+    "DeletePlan",
     "ExchangeLoginCode",
 ];
 
 /// Read-only RPCs.
-const READS: [&str; 10] = [
+const READS: [&str; 12] = [
     "GetToken",
     "ListTokens",
     "ListUsers",
@@ -49,6 +51,8 @@ const READS: [&str; 10] = [
     "WatchTokens",
     "GetPolicy",
     "CheckPolicy",
+    "GetPlan",
+    "ListPlans",
     "GetLoginPage",
 ];
 

@@ -5,9 +5,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::{
-    CreateConsoleLinkRequest, CreatePortalSessionRequest, DisableTokenRequest, EnableTokenRequest,
-    EnforcePolicyRequest, Policy, RevokePortalSessionsRequest, RevokeTokenRequest, UpdatePolicyRequest,
-    UpdateTokenRequest, update_token_request,
+    CreateConsoleLinkRequest, CreatePortalSessionRequest, DeletePlanRequest, DisableTokenRequest,
+    EnableTokenRequest, EnforcePolicyRequest, Policy, RevokePortalSessionsRequest, RevokeTokenRequest,
+    UpdatePolicyRequest, UpdateTokenRequest, update_token_request,
 };
 use tonic::{Code, Status};
 
@@ -17,6 +17,7 @@ use crate::support::client::{
 };
 use crate::support::database::Database;
 use crate::support::eventually;
+use crate::support::plans::{plan, rate};
 use crate::support::replica::Replica;
 use crate::support::status::{check, refused};
 
@@ -103,13 +104,18 @@ async fn act(rpc: &str, client: &mut Client, id: &str) -> Result<(), Status> {
             let request = RevokePortalSessionsRequest { user_id: "ada".to_owned(), ..Default::default() };
             client.revoke_portal_sessions(request).await.map(|_| ())
         }
+        "SetPlan" => client.set_plan(plan("default", "kept", vec![rate("reads", 10)])).await.map(|_| ()),
+        "DeletePlan" => {
+            let name = "free".to_owned();
+            client.delete_plan(DeletePlanRequest { name, ..Default::default() }).await.map(|_| ())
+        }
         "CreateConsoleLink" => client.create_console_link(CreateConsoleLinkRequest {}).await.map(|_| ()),
         "EnforcePolicy" => client.enforce_policy(EnforcePolicyRequest::default()).await.map(|_| ()),
         other => panic!("{other}"),
     }
 }
 
-const RPCS: [&str; 12] = [
+const RPCS: [&str; 14] = [
     "CreateToken",
     "UpdateToken",
     "RotateToken",
@@ -122,6 +128,8 @@ const RPCS: [&str; 12] = [
     "CreateConsoleLink",
     "CreatePortalSession",
     "RevokePortalSessions",
+    "SetPlan",
+    "DeletePlan",
 ];
 
 #[tokio::test]

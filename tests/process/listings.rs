@@ -33,6 +33,9 @@ impl Scene {
         // The policy will not allow this one.
         printed(scene.run("token create --user ada --name n --scope a:b --ttl 1h", ""));
         printed(scene.run("policy set --longest-lifetime 90d --allowed-scope orders:*", ""));
+        printed(
+            scene.run("plan set kept --limit name=credits,per=user,initial=10,refill=5/month,mode=add", ""),
+        );
         scene
     }
 
@@ -47,6 +50,12 @@ impl Scene {
 
     fn run(&self, line: &str, input: &str) -> Output {
         run(&line.split_ascii_whitespace().collect::<Vec<_>>(), &self.variables(), input)
+    }
+
+    fn fresh_plan(&self) -> String {
+        let name = format!("p{}", uuid::Uuid::new_v4().simple());
+        printed(self.run(&format!("plan set {name} --limit name=reads,rate=100/1m"), ""));
+        name
     }
 
     fn fresh(&self) -> String {
@@ -65,6 +74,9 @@ impl Scene {
             "user revoke" | "user disable" | "user enable" | "user portal" | "user revoke-portal" => {
                 "nobody".to_owned()
             }
+            "plan set" => "free --limit name=reads,per=token,rate=100/1m".to_owned(),
+            "plan get" => "kept".to_owned(),
+            "plan delete" => self.fresh_plan(),
             "audit purge" => "--older-than-days 30 --dry-run".to_owned(),
             "migrate" => "--plan".to_owned(),
             "rules" => "regex".to_owned(),

@@ -9,6 +9,7 @@ pub(crate) mod contract;
 pub(crate) mod database;
 pub(crate) mod flood;
 pub(crate) mod http;
+pub(crate) mod plans;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod replica;

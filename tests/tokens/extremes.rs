@@ -11,7 +11,7 @@ use prost_types::field_descriptor_proto::Type;
 use rustix::time::{ClockId, clock_gettime};
 use tokend::api::proto::{
     CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, ListTokenEventsRequest,
-    ListTokensRequest, Policy, RotateTokenRequest, UpdatePolicyRequest, UpdateTokenRequest,
+    ListTokensRequest, Policy, RotateTokenRequest, SetPlanRequest, UpdatePolicyRequest, UpdateTokenRequest,
 };
 use tonic::codegen::http::HeaderMap;
 use tonic::{Code, Status};
@@ -155,6 +155,8 @@ async fn else_valid(replica: &Replica, rpc: &str) -> Vec<u8> {
         "CreatePortalSession" => {
             CreatePortalSessionRequest { user_id: "ada".to_owned(), ..Default::default() }.encode_to_vec()
         }
+        // Each time is in another limit, which lacks its name.
+        "SetPlan" => SetPlanRequest { name: "free".to_owned(), ..Default::default() }.encode_to_vec(),
         other => panic!("{other} has a time: say here what else it needs"),
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod get;
 mod list;
 mod networks;
 mod pages;
+mod plan_rpcs;
 mod plans;
 mod revoke;
 mod scale;

@@ -19,15 +19,16 @@ const MILLION: usize = 1_000_000;
 /// without expiration, a fifth expired, a hundredth revoked, a tenth used.
 async fn fill(database: &Database, tokens: usize, users: usize) {
     let script = format!(
-        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
-             expire_time, revoke_time, revoke_reason, durable_hash, mac, mac_key_id)
+        "INSERT INTO plans (organization_id, name, updated_by, update_time) VALUES ('big', 'free', 'test', now());
+         INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
+             expire_time, revoke_time, revoke_reason, durable_hash, mac, mac_key_id, plan)
          SELECT gen_random_uuid(), CASE WHEN n % 10 = 0 THEN 'org-' || n % 1000 ELSE 'big' END,
              'user-' || n % {users}, 'token ' || n, scopes, labels, create_time - n * interval '1 s', created_by,
              CASE n % 10 WHEN 1 THEN create_time - n * interval '500 ms' WHEN 2 THEN create_time - n * interval '1 ms'
                  WHEN 3 THEN create_time + n * interval '1 s' WHEN 4 THEN create_time + n * interval '1 s'
                  WHEN 5 THEN create_time + interval '1 day' END,
              CASE WHEN n % 100 = 7 THEN create_time END, CASE WHEN n % 100 = 7 THEN '' END,
-             durable_hash, mac, mac_key_id
+             durable_hash, mac, mac_key_id, CASE WHEN n % 10 > 0 THEN 'free' END
          FROM tokens, generate_series(1, {tokens}) AS n WHERE user_id = 'ada';
          INSERT INTO token_uses SELECT id, create_time FROM tokens WHERE name LIKE '%3'"
     );
@@ -136,6 +137,22 @@ async fn with_a_million_tokens_every_listing_scans_an_index_and_all_pages_cost_t
     let few = "'{00000000-0000-7000-8000-000000000001}', ''";
     let plan = explain_with(&mut connection, &compare, few, "force_generic_plan", "COSTS off").await;
     assert!(plan.contains("Index Only Scan using tokens_pkey"), "a row is read\n{plan}");
+
+    let of_plan = statements("has_ended!").pop().unwrap();
+    let last = "'ffffffff-0000-0000-0000-000000000000'";
+    for after in ["'00000000-0000-0000-0000-000000000000'", last] {
+        let page = format!("'big', 'free', {after}, now(), 500");
+        let plan = explain_with(&mut connection, &of_plan, &page, "force_generic_plan", "COSTS off").await;
+        assert!(plan.contains("tokens_plan_idx") && !plan.contains("Seq Scan"), "{plan}");
+        sqlx::raw_sql("SET enable_bitmapscan = off").execute(&mut connection).await.unwrap();
+        let touched = blocks(&mut connection, &of_plan, &page).await;
+        assert!(touched <= 500 * 3, "{touched} blocks for a page of a plan's tokens after {after}");
+        sqlx::raw_sql("RESET enable_bitmapscan").execute(&mut connection).await.unwrap();
+    }
+    let deletion = statements("DELETE FROM plans p").pop().unwrap();
+    let plan =
+        explain_with(&mut connection, &deletion, "'big', 'free'", "force_generic_plan", "COSTS off").await;
+    assert!(plan.contains("tokens_plan_idx") && !plan.contains("Seq Scan on tokens"), "{plan}");
 
     for walk in walks() {
         for call in calls {

@@ -145,7 +145,12 @@ pub(super) fn of_action(error: &ActionError) -> Explanation {
         ActionError::Refused(refused) => of_refused(*refused),
         ActionError::Overloaded(_) => of_refused(Refused::Full),
         ActionError::Store(error) => store(error),
-        ActionError::Invalid(_) | ActionError::Minting(_) | ActionError::NoLink(_) => internal(),
+        // The console neither shows nor deletes plans.
+        ActionError::PlanNotFound
+        | ActionError::PlanInUse(_)
+        | ActionError::Invalid(_)
+        | ActionError::Minting(_)
+        | ActionError::NoLink(_) => internal(),
     }
 }
 

@@ -13,6 +13,8 @@ mod grant;
 mod limits;
 mod login;
 mod manage;
+mod plan_calls;
+mod plans;
 mod policies;
 mod reflection;
 mod reply;

@@ -17,14 +17,15 @@ use crate::api::drain::DrainSignal;
 use crate::api::proto::{
     CheckPolicyRequest, CheckPolicyResponse, CreateConsoleLinkRequest, CreateConsoleLinkResponse,
     CreatePortalSessionRequest, CreatePortalSessionResponse, CreateTokenRequest, CreateTokenResponse,
-    DisableTokenRequest, DisableTokenResponse, DisableUserRequest, DisableUserResponse, EnableTokenRequest,
-    EnableTokenResponse, EnableUserRequest, EnableUserResponse, EnforcePolicyRequest, EnforcePolicyResponse,
-    GetPolicyRequest, GetPolicyResponse, GetTokenRequest, GetTokenResponse, ListTokenEventsRequest,
-    ListTokenEventsResponse, ListTokensRequest, ListTokensResponse, ListUsersRequest, ListUsersResponse,
-    RevokePortalSessionsRequest, RevokePortalSessionsResponse, RevokeTokenRequest, RevokeTokenResponse,
-    RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse,
-    UpdatePolicyRequest, UpdatePolicyResponse, UpdateTokenRequest, UpdateTokenResponse, VerifyRequest,
-    VerifyStreamRequest, WatchTokensRequest,
+    DeletePlanRequest, DeletePlanResponse, DisableTokenRequest, DisableTokenResponse, DisableUserRequest,
+    DisableUserResponse, EnableTokenRequest, EnableTokenResponse, EnableUserRequest, EnableUserResponse,
+    EnforcePolicyRequest, EnforcePolicyResponse, GetPlanRequest, GetPlanResponse, GetPolicyRequest,
+    GetPolicyResponse, GetTokenRequest, GetTokenResponse, ListPlansRequest, ListPlansResponse,
+    ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest, ListTokensResponse, ListUsersRequest,
+    ListUsersResponse, RevokePortalSessionsRequest, RevokePortalSessionsResponse, RevokeTokenRequest,
+    RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest,
+    RotateTokenResponse, SetPlanRequest, SetPlanResponse, UpdatePolicyRequest, UpdatePolicyResponse,
+    UpdateTokenRequest, UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
 };
 use crate::domain::Permission;
 use crate::domain::root::LastRoot;
@@ -322,6 +323,28 @@ impl TokenService for TokenApi {
             async |credential, message| self.enforce(&credential, &message).await,
         )
         .await
+    }
+
+    async fn set_plan(&self, request: Request<SetPlanRequest>) -> Result<Response<SetPlanResponse>, Status> {
+        self.answer_set_plan(request).await
+    }
+
+    async fn get_plan(&self, request: Request<GetPlanRequest>) -> Result<Response<GetPlanResponse>, Status> {
+        self.answer_get_plan(request).await
+    }
+
+    async fn list_plans(
+        &self,
+        request: Request<ListPlansRequest>,
+    ) -> Result<Response<ListPlansResponse>, Status> {
+        self.answer_list_plans(request).await
+    }
+
+    async fn delete_plan(
+        &self,
+        request: Request<DeletePlanRequest>,
+    ) -> Result<Response<DeletePlanResponse>, Status> {
+        self.answer_delete_plan(request).await
     }
 
     async fn create_console_link(

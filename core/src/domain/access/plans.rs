@@ -3,7 +3,7 @@
 //! tokens; knows no limit.
 
 use super::bounds::within;
-use super::{AccessError, Bound, Caller, ReservedScope};
+use super::{AccessError, Bound, Caller, Permission, ReservedScope};
 use crate::domain::plan::PlanName;
 
 impl Caller {
@@ -44,6 +44,16 @@ impl Caller {
         within(self.holds(ReservedScope::Write), Bound::Plan)?;
         self.may_issue_plan(before, default)?;
         self.may_issue_plan(after, default)
+    }
+
+    /// Checks that the caller may set and delete plans. With a grant it may not: a plan limits also its own tokens and
+    /// those of other users.
+    ///
+    /// # Errors
+    /// The caller lacks `tokend:write`, or has a grant.
+    pub fn may_set_plans(&self) -> Result<(), AccessError> {
+        self.require(Permission::WriteAll)?;
+        within(self.bounds().is_none(), Bound::Plan)
     }
 
     /// Returns the plans that the caller may name besides the policy's default; `None`: all. Without any it issues only
