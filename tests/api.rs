@@ -13,6 +13,7 @@ mod http;
 mod integrations;
 mod keys;
 mod life;
+mod limits;
 #[expect(dead_code, reason = "other suites use the rest")]
 mod support;
 mod tls;

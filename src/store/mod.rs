@@ -17,6 +17,7 @@ use crate::clock::BootInstant;
 use crate::runtime::deadline;
 use pooling::{Pool, StatementExecutor};
 
+mod allowances;
 mod apply;
 mod audit;
 mod bootstrap;
@@ -24,6 +25,7 @@ mod changes;
 mod clock;
 mod columns;
 mod connection;
+mod credits;
 mod enforcement;
 mod events;
 mod families;
@@ -62,11 +64,13 @@ mod users;
 mod uses;
 mod watch;
 
+pub use allowances::{AllowanceKey, Leased, RateAsk, RateLease};
 pub use audit::{EventFilter, Events};
 pub use bootstrap::FirstRoot;
 pub use changes::{ChangeCursor, ChangePage, Snapshot};
 pub use clock::{Clock, ClockCheck, ClockReading, Epoch, TOLERANCE};
 pub use connection::{Connection, Connector, Listener};
+pub use credits::{CreditAsk, CreditLease, Settlement};
 pub use enforcement::Breaches;
 pub use families::{Member, Successor};
 pub use listing::Walk;
@@ -177,6 +181,11 @@ impl StoreError {
         matches!(self, Self::Unavailable(sqlx::Error::Database(error))
             if matches!(error.code().as_deref(), Some("40P01" | "40001")))
     }
+}
+
+/// Returns an error if Postgres warned that it did not wait for a standby: its failure may undo the commit.
+const fn confirmed(warned: bool) -> Result<(), StoreError> {
+    if warned { Err(StoreError::Unconfirmed) } else { Ok(()) }
 }
 
 /// The use of the pool's connections. Each has its own pool, so that none waits for another: a COMMIT

@@ -1,0 +1,146 @@
+//! Debits credits ahead of spending and settles what was debited: many balances in one statement, which executes the
+//! rules of [`Balance`]. Called by the lessor of limits. A lease is settled once, by its id, so a settlement may be
+//! repeated; a debit may not.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokend_core::limits::{Balance, Debit};
+use uuid::Uuid;
+
+use super::allowances::{AllowanceKey, Leased};
+use super::clock::Epoch;
+use super::columns::Time;
+use super::connection::{Connection, within};
+use super::{Store, StoreError, confirmed};
+use crate::telemetry::notices;
+
+/// What is asked of one balance.
+#[derive(Debug, Clone)]
+pub struct CreditAsk {
+    /// Whose. A statement asks once for each key.
+    pub key: AllowanceKey,
+    /// How much to debit, if there is as much.
+    pub wanted: i64,
+    /// The new lease.
+    pub lease_id: Uuid,
+}
+
+/// What is left of a lease that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settlement {
+    /// The lease.
+    pub lease_id: Uuid,
+    /// How much; at most the lease's amount counts.
+    pub rest: i64,
+}
+
+/// What was debited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreditLease {
+    /// The debit.
+    pub debit: Debit,
+    /// The database's time of it.
+    pub time: OffsetDateTime,
+    /// The revision of the plan.
+    pub revision: i64,
+}
+
+impl Connection {
+    /// Settles these leases and debits all these balances; the answers are in the order of the requests.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherServer`]: nothing was done. With any other, everything or nothing was.
+    pub async fn debit_credits(
+        &mut self,
+        asks: &[CreditAsk],
+        settlements: &[Settlement],
+        epoch: &Epoch,
+        deadline: Duration,
+    ) -> Result<Vec<Leased<CreditLease>>, StoreError> {
+        let plans: Vec<_> = asks.iter().map(|ask| ask.key.plan_id).collect();
+        let limits: Vec<_> = asks.iter().map(|ask| ask.key.limit.to_string()).collect();
+        let subjects: Vec<_> = asks.iter().map(|ask| ask.key.subject.to_string()).collect();
+        let wanted: Vec<_> = asks.iter().map(|ask| ask.wanted).collect();
+        let leases: Vec<_> = asks.iter().map(|ask| ask.lease_id).collect();
+        let ended: Vec<_> = settlements.iter().map(|settlement| settlement.lease_id).collect();
+        let rests: Vec<_> = settlements.iter().map(|settlement| settlement.rest).collect();
+        let statement = sqlx::query_file!(
+            "src/store/debit_credits.sql",
+            epoch.as_str(),
+            &plans,
+            &limits,
+            &subjects,
+            &wanted,
+            &leases,
+            &ended,
+            &rests,
+        );
+        within(deadline, async {
+            let (rows, warned) = notices::watched(statement.fetch_all(self.0.single())).await;
+            let rows = rows?;
+            confirmed(warned)?;
+            if rows.first().is_none_or(|row| !row.same_epoch) {
+                return Err(StoreError::OtherServer);
+            }
+            let mut answers = vec![Leased::NoLimit; asks.len()];
+            for row in rows {
+                let position =
+                    row.position.and_then(|position| usize::try_from(position).ok()?.checked_sub(1));
+                let Some(answer) = position.and_then(|position| answers.get_mut(position)) else { continue };
+                *answer = match (row.now, row.period_start, row.revision, row.amount, row.balance) {
+                    (Some(now), Some(period_start), Some(revision), Some(amount), Some(credits)) => {
+                        let balance = Balance { credits, period_start: period_start.clock()? };
+                        let next_refill = row.next_refill.map(Time::clock).transpose()?;
+                        let debit = Debit { balance, amount, next_refill };
+                        Leased::Granted(CreditLease { debit, time: now.clock()?, revision })
+                    }
+                    _ if row.has_limit => Leased::AskAgain,
+                    _ => Leased::NoLimit,
+                };
+            }
+            Ok(answers)
+        })
+        .await
+    }
+}
+
+impl Store {
+    /// Counts leases of more than this age as lost; returns how many leases and credits they were. Their replicas
+    /// have ended, or can no longer reach the database.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn lose_credit_leases(&self, age: Duration) -> Result<(u64, u64), StoreError> {
+        let age = time::Duration::try_from(age).unwrap_or(time::Duration::MAX);
+        self.within(async {
+            let row = sqlx::query!(
+                r#"WITH old AS MATERIALIZED (
+                       SELECT lease_id, plan_id, limit_name, subject FROM credit_leases
+                       WHERE lease_time < clock_timestamp() - make_interval(secs => $1) ORDER BY lease_time LIMIT 1000
+                   ), locked AS MATERIALIZED (
+                       SELECT b.plan_id, b.limit_name, b.subject FROM credit_balances b
+                           JOIN (SELECT DISTINCT plan_id, limit_name, subject FROM old) o USING (plan_id, limit_name, subject)
+                       FOR UPDATE OF b SKIP LOCKED
+                   ), ended AS (
+                       DELETE FROM credit_leases l USING old o, locked b
+                       WHERE l.lease_id = o.lease_id AND b.plan_id = o.plan_id AND b.limit_name = o.limit_name
+                           AND b.subject = o.subject
+                       RETURNING l.plan_id, l.limit_name, l.subject, l.amount
+                   ), counted AS (
+                       UPDATE credit_balances b SET lost = lost + e.amount
+                       FROM (SELECT plan_id, limit_name, subject, sum(amount) AS amount FROM ended
+                           GROUP BY plan_id, limit_name, subject) e
+                       WHERE b.plan_id = e.plan_id AND b.limit_name = e.limit_name AND b.subject = e.subject
+                   )
+                   SELECT count(*) AS "leases!", least(coalesce(sum(amount), 0), 9223372036854775807)::bigint AS "credits!"
+                   FROM ended"#,
+                age.as_seconds_f64()
+            )
+            .fetch_one(self.single()?)
+            .await?;
+            Ok((row.leases.cast_unsigned(), row.credits.cast_unsigned()))
+        })
+        .await
+    }
+}
