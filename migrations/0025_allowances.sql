@@ -27,8 +27,9 @@ CREATE TABLE credit_balances (
     balance bigint NOT NULL,
     -- When the last period began that was refilled for.
     period_start timestamptz NOT NULL,
-    -- Totals, for reports: what was debited, and of that returned and lost. The rest was spent or is leased.
+    -- Totals, for reports: what was debited, and of that is leased, was returned and lost. The rest was spent.
     debited numeric NOT NULL,
+    leased numeric NOT NULL,
     returned numeric NOT NULL,
     lost numeric NOT NULL,
     -- When it last changed.

@@ -14,12 +14,14 @@ use prometheus::{
 mod calls;
 mod engine;
 mod integrations;
+mod limits;
 mod tasks;
 mod work;
 
 pub use calls::{CallMetrics, Rpc, VerdictCounts};
 pub use engine::{EngineMetrics, EngineSample, Lookup};
 pub use integrations::{Integration, IntegrationMetrics, IntegrationOutcome};
+pub use limits::LimitMetrics;
 pub use tasks::Task;
 pub use work::{Counted, HashingMetrics, Reloaded, RequestMetrics, ResponseMemoryMetrics, WorkMetrics};
 
@@ -38,6 +40,8 @@ pub struct Metrics {
     pub integrations: IntegrationMetrics,
     /// Metrics of the verification engine.
     pub engine: EngineMetrics,
+    /// Metrics of limits.
+    pub limits: LimitMetrics,
     /// Metrics of Argon2id, the database's pool, connections and jobs.
     pub work: WorkMetrics,
 }
@@ -65,6 +69,7 @@ impl Metrics {
             calls: CallMetrics::new(&family)?,
             integrations: IntegrationMetrics::new(&family)?,
             engine: EngineMetrics::new(&family)?,
+            limits: LimitMetrics::new(&family)?,
             work: WorkMetrics::new(&family)?,
             registry: family.0,
         })

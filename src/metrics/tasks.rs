@@ -8,6 +8,7 @@ pub enum Task {
     Announce,
     Feed,
     LastUse,
+    Lessor,
     Listen,
     Loader,
     MacRefresh,
@@ -22,11 +23,12 @@ pub enum Task {
 
 impl Task {
     /// Every task.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Accept,
         Self::Announce,
         Self::Feed,
         Self::LastUse,
+        Self::Lessor,
         Self::Listen,
         Self::Loader,
         Self::MacRefresh,
@@ -47,6 +49,7 @@ impl Task {
             Self::Announce => "announce",
             Self::Feed => "feed",
             Self::LastUse => "last_use",
+            Self::Lessor => "lessor",
             Self::Listen => "listen",
             Self::Loader => "loader",
             Self::MacRefresh => "mac_refresh",

@@ -56,7 +56,8 @@ impl Running {
             .keep(Task::Seal, move || seal::run(sealed.clone(), Arc::clone(&keyring), Arc::clone(&counted)));
         let (kept, retention) = (store.clone(), config.retention.clone());
         self.jobs.keep(Task::Retention, move || retention::run(kept.clone(), retention.clone()));
-        self.jobs.keep(Task::Purge, move || purge::run(store.clone()));
+        let purging = Arc::clone(&self.metrics);
+        self.jobs.keep(Task::Purge, move || purge::run(store.clone(), Arc::clone(&purging)));
     }
 
     /// Ends the jobs and the calls that wait, and has health say so.
@@ -73,6 +74,7 @@ impl Running {
                 drop(end);
                 flushing.finished().await;
             }
+            self.engine.close().await;
             self.store.close().await;
         };
         let _ = tokio::time::timeout(LAST_WRITES, last).await;

@@ -44,6 +44,8 @@ pub struct CreditLease {
     pub time: OffsetDateTime,
     /// The revision of the plan.
     pub revision: i64,
+    /// Whether others may return what they leased.
+    pub leased: bool,
 }
 
 impl Connection {
@@ -93,7 +95,12 @@ impl Connection {
                         let balance = Balance { credits, period_start: period_start.clock()? };
                         let next_refill = row.next_refill.map(Time::clock).transpose()?;
                         let debit = Debit { balance, amount, next_refill };
-                        Leased::Granted(CreditLease { debit, time: now.clock()?, revision })
+                        Leased::Granted(CreditLease {
+                            debit,
+                            time: now.clock()?,
+                            revision,
+                            leased: row.leased == Some(true),
+                        })
                     }
                     _ if row.has_limit => Leased::AskAgain,
                     _ => Leased::NoLimit,
@@ -105,7 +112,54 @@ impl Connection {
     }
 }
 
+/// The most rows that one statement deletes.
+const BATCH: i64 = 1_000;
+
 impl Store {
+    /// Deletes what says nothing: rates that have been full for a day, what belongs to no plan, and additions that can no
+    /// longer be repeated. Returns how many rows it deleted.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn purge_allowances(&self) -> Result<u64, StoreError> {
+        self.within(async {
+            let row = sqlx::query!(
+                r#"WITH rates AS (
+                       DELETE FROM rate_allowances WHERE (plan_id, limit_name, subject) IN (
+                           SELECT a.plan_id, a.limit_name, a.subject FROM rate_allowances a
+                           WHERE a.full_time < (extract(epoch FROM clock_timestamp() - interval '1 day') * 1000000000)::bigint
+                               OR NOT EXISTS (SELECT FROM plans p WHERE p.plan_id = a.plan_id)
+                           LIMIT $1 FOR UPDATE SKIP LOCKED)
+                       RETURNING 1
+                   ), balances AS (
+                       DELETE FROM credit_balances WHERE (plan_id, limit_name, subject) IN (
+                           SELECT b.plan_id, b.limit_name, b.subject FROM credit_balances b
+                           WHERE NOT EXISTS (SELECT FROM plans p WHERE p.plan_id = b.plan_id)
+                           LIMIT $1 FOR UPDATE SKIP LOCKED)
+                       RETURNING 1
+                   ), leases AS (
+                       DELETE FROM credit_leases WHERE lease_id IN (
+                           SELECT l.lease_id FROM credit_leases l
+                           WHERE NOT EXISTS (SELECT FROM plans p WHERE p.plan_id = l.plan_id)
+                           LIMIT $1 FOR UPDATE SKIP LOCKED)
+                       RETURNING 1
+                   ), additions AS (
+                       DELETE FROM credit_additions WHERE (organization_id, request_id) IN (
+                           SELECT organization_id, request_id FROM credit_additions
+                           WHERE add_time < clock_timestamp() - interval '7 days' ORDER BY add_time LIMIT $1)
+                       RETURNING 1
+                   )
+                   SELECT (SELECT count(*) FROM rates) + (SELECT count(*) FROM balances) + (SELECT count(*) FROM leases)
+                       + (SELECT count(*) FROM additions) AS "rows!""#,
+                BATCH
+            )
+            .fetch_one(self.single()?)
+            .await?;
+            Ok(row.rows.cast_unsigned())
+        })
+        .await
+    }
+
     /// Counts leases of more than this age as lost; returns how many leases and credits they were. Their replicas
     /// have ended, or can no longer reach the database.
     ///
@@ -128,7 +182,7 @@ impl Store {
                            AND b.subject = o.subject
                        RETURNING l.plan_id, l.limit_name, l.subject, l.amount
                    ), counted AS (
-                       UPDATE credit_balances b SET lost = lost + e.amount
+                       UPDATE credit_balances b SET lost = lost + e.amount, leased = leased - e.amount
                        FROM (SELECT plan_id, limit_name, subject, sum(amount) AS amount FROM ended
                            GROUP BY plan_id, limit_name, subject) e
                        WHERE b.plan_id = e.plan_id AND b.limit_name = e.limit_name AND b.subject = e.subject

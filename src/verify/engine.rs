@@ -21,6 +21,7 @@ use crate::changefeed::freshness::{Bounds, Freshness};
 use crate::changefeed::registration::Registration;
 use crate::clock::BootInstant;
 use crate::domain::{Record, Verdict, judge};
+use crate::limits::Limits;
 use crate::metrics::{Metrics, Task};
 use crate::runtime::tasks::Tasks;
 use crate::secret::{CurrentKeyring, DurableCost, MacMatch, Prefix, Secret, TokenId};
@@ -68,6 +69,7 @@ pub struct Engine {
     pub(super) freshness: Arc<Freshness>,
     pub(super) loader: Loader,
     refresh: MacRefresh,
+    pub(super) limits: Limits,
     pub(super) metrics: Arc<Metrics>,
     pub(super) wake: Arc<Notify>,
     pub(super) new_changes: Arc<Notify>,
@@ -113,6 +115,7 @@ impl Engine {
         let cache = Arc::new(Cache::new(config.cache_bytes, Arc::clone(&metrics)));
         let freshness = Arc::new(Freshness::new(config.bounds));
         let (wake, new_changes) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let leasing = connector.clone();
         let loader = Loader::start(
             connector,
             Arc::clone(&cache),
@@ -121,6 +124,7 @@ impl Engine {
             Arc::clone(&wake),
             Arc::clone(&metrics),
         );
+        let limits = Limits::start(leasing, Arc::clone(&freshness), Arc::clone(&wake), Arc::clone(&metrics));
         let registration = Arc::new(Registration::new(config.replica, config.bounds.longest()));
         let invalidated = Arc::clone(&cache);
         let feed = FeedConfig {
@@ -157,6 +161,7 @@ impl Engine {
             freshness,
             loader,
             refresh: config.refresh,
+            limits,
             metrics,
             wake,
             new_changes,
@@ -216,7 +221,9 @@ impl Engine {
         read_point: &ReadPoint,
     ) -> Option<Verification> {
         let Ok(secret) = Secret::parse(text, &self.prefix) else { return Some(self.malformed()) };
-        let answer = self.judge(&secret, &self.look_up_at(read_point, secret.id())?, criteria)?;
+        let lookup = self.look_up_at(read_point, secret.id())?;
+        let answer = self.judge(&secret, &lookup, criteria)?;
+        let answer = self.spend_now(secret.id(), answer, criteria, lookup.now)?;
         answer.has_limit(criteria).then_some(answer)
     }
 
@@ -242,7 +249,9 @@ impl Engine {
     #[must_use]
     pub fn judge_prefetched(&self, ahead: &Prefetched, criteria: &Criteria<'_>) -> Option<Verification> {
         let Some(secret) = &ahead.secret else { return Some(self.malformed()) };
-        let answer = self.judge(secret, ahead.lookup.as_ref()?, criteria)?;
+        let lookup = ahead.lookup.as_ref()?;
+        let answer = self.judge(secret, lookup, criteria)?;
+        let answer = self.spend_now(secret.id(), answer, criteria, lookup.now)?;
         answer.has_limit(criteria).then_some(answer)
     }
 
@@ -289,6 +298,7 @@ impl Engine {
             }
             None => Verification::bare(Verdict::NotFound, Some(lookup.as_of)),
         };
+        let (answer, lookup) = self.spend(id, answer, lookup, criteria).await?;
         if !answer.has_limit(criteria) {
             return Err(VerdictError::NoSuchLimit);
         }
@@ -347,13 +357,19 @@ impl Engine {
     }
 
     /// Judges a record whose secret matched.
-    fn conclude(&self, id: TokenId, lookup: &LookupResult, criteria: &Criteria<'_>) -> Verification {
+    pub(super) fn conclude(
+        &self,
+        id: TokenId,
+        lookup: &LookupResult,
+        criteria: &Criteria<'_>,
+    ) -> Verification {
         let Some(record) = &lookup.record else {
             return Verification::bare(Verdict::NotFound, Some(lookup.as_of));
         };
         let judgement = judge(record, lookup.now, criteria.reach, criteria.required, criteria.client_ip);
-        // A stale cache answers only VALIDs.
-        if judgement.verdict == Verdict::Valid || !lookup.is_stale {
+        // A stale cache answers only VALIDs. With a plan, the limits decide first.
+        let is_limited = judgement.verdict == Verdict::Valid && record.is_limited();
+        if !is_limited && (judgement.verdict == Verdict::Valid || !lookup.is_stale) {
             self.usage.count(id, record, judgement.verdict, lookup.now);
         }
         Verification {

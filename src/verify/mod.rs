@@ -20,6 +20,7 @@ pub mod mac_refresh;
 mod pending_invalidation;
 mod read_point;
 mod read_queue;
+mod spending;
 mod status;
 #[cfg(test)]
 pub(crate) mod unconnected;

@@ -36,7 +36,12 @@ impl Engine {
     /// Returns whether its parts work: the feed, and at least one worker of the loader.
     #[must_use]
     pub fn works(&self) -> bool {
-        self.tasks.down() == 0 && self.loader.works()
+        self.tasks.down() == 0 && self.limits.works() && self.loader.works()
+    }
+
+    /// Returns what was leased of limits; leases no more.
+    pub async fn close(&self) {
+        self.limits.close().await;
     }
 
     /// Starts more workers of the loader, which panic each time.

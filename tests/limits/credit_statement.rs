@@ -75,7 +75,7 @@ impl Case {
         let nanos = |time: OffsetDateTime| time.unix_timestamp();
         if let Some(Balance { credits, period_start }) = self.stored {
             let start = nanos(period_start);
-            write!(sql, "INSERT INTO credit_balances VALUES ('{id}', 'calls', 'u:user:x', {credits}, to_timestamp({start}), 0, 0, 0, now());").unwrap();
+            write!(sql, "INSERT INTO credit_balances VALUES ('{id}', 'calls', 'u:user:x', {credits}, to_timestamp({start}), 0, 0, 0, 0, now());").unwrap();
         }
         if let Some((amount, period_start, _)) = self.lease {
             let (lease, start) = (Uuid::from_u64_pair(3, number), nanos(period_start));
@@ -103,7 +103,9 @@ async fn the_statement_debits_as_the_rules_say() {
         let settlements: Vec<_> = case.lease.iter().map(|(_, _, rest)| settlement(*rest)).collect();
         let asks = std::slice::from_ref(&case.ask);
         let answers = connection.debit_credits(asks, &settlements, &leasing.epoch, DEADLINE).await.unwrap();
-        let Leased::Granted(CreditLease { debit, time, revision }) = answers[0] else { panic!("no answer") };
+        let Leased::Granted(CreditLease { debit, time, revision, .. }) = answers[0] else {
+            panic!("no answer")
+        };
         let begun = case.stored.unwrap_or_else(|| Balance::initial(case.initial, case.refill, time));
         let settled = case
             .lease

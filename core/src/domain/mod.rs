@@ -29,7 +29,7 @@ pub use fields::{
 pub use grant::Grant;
 pub use networks::{Network, Networks, PeerNetwork};
 pub use owner::{Owner, OwnerKind};
-pub use plan::PlanName;
+pub use plan::{Limit, LimitKind, LimitSubject, MAX_LIMITS, OutageBehavior, PlanName};
 pub use portal::{Portal, PortalTerms};
 pub use principal::Principal;
 pub use reach::Reach;

@@ -25,4 +25,4 @@ mod sync {
 pub use calendar::CalendarPeriod;
 pub use credits::{Balance, Debit, Refill, RefillMode};
 pub use rate::{Allowance, Grant, Rate, Returned};
-pub use share::{LeaseNumber, Share};
+pub use share::{LeaseNumber, Share, Taken};

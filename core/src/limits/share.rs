@@ -21,6 +21,15 @@ pub struct Share {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseNumber(u32);
 
+/// What was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Of which lease.
+    pub number: LeaseNumber,
+    /// What is left of it.
+    pub left: u32,
+}
+
 impl Share {
     /// Creates an empty share.
     #[must_use]
@@ -29,22 +38,30 @@ impl Share {
         Self { state: AtomicU64::new(0), sent: [never(), never()] }
     }
 
-    /// Takes `amount` if there is as much and the lease, of the length `lease`, has not ended. Calls `now` only after
-    /// taking: a thread that stopped for long in between then finds that the lease has ended.
+    /// Takes `amount` if there is as much and the lease, of the length `lease`, has not ended: neither at `before`, so
+    /// that nothing is taken in vain, nor after taking. Calls `now` only then: a thread that stopped for long in between
+    /// finds that the lease has ended.
     pub fn take(
         &self,
         amount: u32,
         lease: Duration,
+        before: BootInstant,
         now: impl FnOnce() -> BootInstant,
-    ) -> Option<LeaseNumber> {
+    ) -> Option<Taken> {
         let mut state = self.state.load(Acquire);
         loop {
             let (number, left) = split(state);
             let rest = left.checked_sub(amount)?;
             // Of this lease, if the state has not changed until the exchange.
             let sent = self.sent_of(number);
+            if before.since(sent) >= lease {
+                return None;
+            }
             match self.state.compare_exchange_weak(state, join(number, rest), AcqRel, Acquire) {
-                Ok(_) => return (now().since(sent) < lease).then_some(LeaseNumber(number)),
+                Ok(_) => {
+                    let taken = Taken { number: LeaseNumber(number), left: rest };
+                    return (now().since(sent) < lease).then_some(taken);
+                }
                 Err(changed) => state = changed,
             }
         }
@@ -113,21 +130,23 @@ mod tests {
     #[test]
     fn a_share_is_spent_once_and_until_its_lease_ends() {
         let share = Share::new();
-        assert_eq!(share.take(1, LEASE, || at(0, 0)), None, "it is empty");
+        assert_eq!(share.take(1, LEASE, at(0, 0), || at(0, 0)), None, "it is empty");
 
         assert_eq!(share.replace(3, at(0, 0)), 0);
-        assert!(share.take(2, LEASE, || at(9, 9)).is_some());
-        assert_eq!(share.take(2, LEASE, || at(9, 9)), None, "only 1 is left");
-        assert_eq!(share.take(1, LEASE, || at(10, 0)), None, "by the clock that does not jump");
+        assert!(share.take(2, LEASE, at(0, 0), || at(9, 9)).is_some());
+        assert_eq!(share.take(2, LEASE, at(0, 0), || at(9, 9)), None, "only 1 is left");
+        assert_eq!(share.take(1, LEASE, at(10, 0), || at(10, 0)), None, "nothing is taken in vain");
+        assert_eq!(share.left(), 1);
+        assert_eq!(share.take(1, LEASE, at(9, 9), || at(10, 0)), None, "by the clock that does not jump");
         assert_eq!(share.replace(1, at(10, 10)), 0, "what was taken too late is lost");
-        assert_eq!(share.take(1, LEASE, || at(11, 20)), None, "by the wall clock");
+        assert_eq!(share.take(1, LEASE, at(11, 11), || at(11, 20)), None, "by the wall clock");
     }
 
     #[test]
     fn only_the_same_lease_takes_back() {
         let share = Share::new();
         share.replace(3, at(0, 0));
-        let taken = share.take(3, LEASE, || at(1, 1)).unwrap();
+        let taken = share.take(3, LEASE, at(1, 1), || at(1, 1)).unwrap().number;
         share.give_back(taken, 1);
         assert_eq!(share.left(), 1);
         assert_eq!(share.replace(2, at(2, 2)), 1);

@@ -1,0 +1,112 @@
+//! What a valid token spends of its plan's limits. Called by the engine once everything else says VALID; the only file
+//! here that knows how a request spends. Callers' own credentials never come here.
+
+use time::OffsetDateTime;
+
+use super::engine::Engine;
+use super::read_point::LookupResult;
+use super::read_queue::Lane;
+use super::{Criteria, VerdictError, Verification};
+use crate::clock::BootInstant;
+use crate::domain::{Record, Verdict};
+use crate::limits::{LimitsError, Moment, Request, Spent};
+use crate::secret::TokenId;
+use crate::store::StoreError;
+
+/// How often a request asks for a lease: others may take what was leased for it.
+const ATTEMPTS: usize = 8;
+
+impl From<LimitsError> for VerdictError {
+    fn from(error: LimitsError) -> Self {
+        match error {
+            LimitsError::Store(error) => Self::Shared(error),
+            LimitsError::Overloaded(error) => Self::Overloaded(error),
+            LimitsError::NoPlan => Self::Store(StoreError::Corrupt { table: "plans", column: "name" }),
+        }
+    }
+}
+
+impl<'a> Criteria<'a> {
+    fn request(&self) -> Request<'a> {
+        Request { cost: self.cost, limit: self.limit }
+    }
+}
+
+impl Verification {
+    /// Returns the record of a valid token that has a plan.
+    fn limited(&self) -> Option<Record> {
+        let (record, _) = self.token.as_ref().filter(|(record, _)| record.is_limited())?;
+        (self.verdict == Verdict::Valid).then(|| record.clone())
+    }
+
+    fn with(self, Spent { verdict, spending }: Spent) -> Self {
+        let spending = (!spending.limits.is_empty()).then(|| Box::new(spending));
+        Self { verdict, spending, ..self }
+    }
+}
+
+impl Engine {
+    /// Spends what this replica has leased; `None`: the database has to be asked.
+    pub(super) fn spend_now(
+        &self,
+        id: TokenId,
+        answer: Verification,
+        criteria: &Criteria<'_>,
+        now: OffsetDateTime,
+    ) -> Option<Verification> {
+        let Some(record) = answer.limited() else { return Some(answer) };
+        let moment = Moment { instant: BootInstant::now(), now };
+        let spent = self.limits.try_spend(id, &record, &criteria.request(), moment)?;
+        self.usage.count(id, &record, spent.verdict, now);
+        Some(answer.with(spent))
+    }
+
+    /// Spends, with a lease of the database if one is needed. A token that was found longer ago than the maximum
+    /// staleness is found and judged again before.
+    pub(super) async fn spend(
+        &self,
+        id: TokenId,
+        mut answer: Verification,
+        mut lookup: LookupResult,
+        criteria: &Criteria<'_>,
+    ) -> Result<(Verification, LookupResult), VerdictError> {
+        let request = criteria.request();
+        let mut found = BootInstant::now();
+        for _ in 0..ATTEMPTS {
+            let Some(record) = answer.limited() else { return Ok((answer, lookup)) };
+            let moment = Moment { instant: BootInstant::now(), now: lookup.now };
+            if let Some(spent) = self.limits.try_spend(id, &record, &request, moment) {
+                return Ok((self.spent(id, &record, &lookup, answer, spent), lookup));
+            }
+            let leased = self.limits.lease(id, &record, &request).await;
+            if BootInstant::now().since(found) > self.freshness.bounds().max_staleness {
+                found = BootInstant::now();
+                lookup = self.find(id, Lane::Secret).await?;
+                answer = self.conclude(id, &lookup, criteria);
+            }
+            let (Err(error), Some(record)) = (leased, answer.limited()) else { continue };
+            let moment = Moment { instant: BootInstant::now(), now: lookup.now };
+            let spent = self.limits.spend_in_outage(id, &record, &request, moment).ok_or(error)?;
+            return Ok((self.spent(id, &record, &lookup, answer, spent), lookup));
+        }
+        let Some(record) = answer.limited() else { return Ok((answer, lookup)) };
+        let moment = Moment { instant: BootInstant::now(), now: lookup.now };
+        let refused = self.limits.refuse(id, &record, &request, moment)?;
+        Ok((self.spent(id, &record, &lookup, answer, refused), lookup))
+    }
+
+    /// Counts the verdict of the limits. A stale cache answers only VALIDs.
+    fn spent(
+        &self,
+        id: TokenId,
+        record: &Record,
+        lookup: &LookupResult,
+        answer: Verification,
+        spent: Spent,
+    ) -> Verification {
+        if spent.verdict == Verdict::Valid || !lookup.is_stale {
+            self.usage.count(id, record, spent.verdict, lookup.now);
+        }
+        answer.with(spent)
+    }
+}

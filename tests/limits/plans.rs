@@ -1,0 +1,74 @@
+//! Plans for the tests of what is spent, and clients that spend.
+
+use tokend::api::proto::{CreateTokenRequest, LimitStatus, Verdict, VerifyRequest, VerifyResponse};
+
+use crate::support::client::{Client, created, ordinary};
+use crate::support::database::Database;
+use crate::support::replica::Replica;
+
+/// A token of a plan.
+pub(super) struct Limited {
+    pub(super) id: String,
+    pub(super) secret: String,
+}
+
+/// One request in a month: nothing refills while a test runs.
+pub(super) fn rate(burst: i64) -> String {
+    format!("'rate', 1, 2678400, {burst}, false, NULL, NULL, NULL, NULL")
+}
+
+pub(super) fn credits(initial: i64) -> String {
+    format!("'credits', NULL, NULL, NULL, NULL, {initial}, NULL, NULL, NULL")
+}
+
+/// Makes a plan; each limit is its name, what it counts, and SQL of the rest.
+pub(super) async fn plan(database: &Database, name: &str, limits: &[(&str, &str, String)]) {
+    database
+        .execute(format!(
+            "INSERT INTO plans (organization_id, name, updated_by, update_time) VALUES ('default', '{name}', 'test', now())"
+        ))
+        .await;
+    for (position, (limit, per, rest)) in limits.iter().enumerate() {
+        database
+            .execute(format!(
+                "INSERT INTO plan_limits (plan_id, name, position, per, kind, requests, period, burst, admits_in_outage,
+                     initial, refill_amount, refill_period, refill_adds)
+                 SELECT plan_id, '{limit}', {position}, '{per}', {rest} FROM plans WHERE name = '{name}'"
+            ))
+            .await;
+    }
+}
+
+/// Creates a token of this plan.
+pub(super) async fn limited(root: &mut Client, plan: &str) -> Limited {
+    let made = created(root, CreateTokenRequest { plan: plan.to_owned(), ..ordinary() }).await;
+    Limited { id: made.token.unwrap().id, secret: made.secret }
+}
+
+/// Spends `cost` of all limits.
+pub(super) async fn spent(client: &mut Client, secret: &str, cost: u32) -> VerifyResponse {
+    let request = VerifyRequest { secret: secret.to_owned(), cost: Some(cost), ..Default::default() };
+    client.verify(request).await.unwrap().into_inner()
+}
+
+/// Returns the verdicts of so many requests, one after the other.
+pub(super) async fn verdicts(client: &mut Client, secret: &str, requests: usize) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for _ in 0..requests {
+        verdicts.push(spent(client, secret, 1).await.verdict());
+    }
+    verdicts
+}
+
+pub(super) fn remaining(answer: &VerifyResponse) -> Vec<(&str, i64)> {
+    answer.limits.iter().map(|LimitStatus { name, remaining, .. }| (name.as_str(), *remaining)).collect()
+}
+
+/// Returns the balance, and what of it is leased, was returned and is lost.
+pub(super) async fn balance(replica: &Replica) -> (i64, i64, i64, i64) {
+    let database = &replica.installation.database;
+    let of = async |column: &str| {
+        database.count(format!("SELECT coalesce(sum({column}), 0)::bigint FROM credit_balances")).await
+    };
+    (of("balance").await, of("debited").await - of("returned").await, of("leased").await, of("lost").await)
+}
