@@ -107,10 +107,8 @@ impl Connection {
                     ) => {
                         let allowance = Allowance { full_time, lease_time, era, revision };
                         let grant = Grant { allowance, amount, left, retry_after: row.retry_after };
-                        Leased::Granted(RateLease {
-                            grant,
-                            last_grant_time: row.last_grant_time.unwrap_or(lease_time),
-                        })
+                        let last_grant_time = row.last_grant_time.unwrap_or(lease_time);
+                        Leased::Granted(RateLease { grant, last_grant_time })
                     }
                     _ if row.has_limit => Leased::AskAgain,
                     _ => Leased::NoLimit,
