@@ -53,6 +53,7 @@ mod retry;
 #[cfg(feature = "_tls")]
 mod tls;
 mod token;
+mod usage;
 mod users;
 mod verification;
 mod verifier;
@@ -109,6 +110,7 @@ pub use tokend_core::domain::{
     Token, TokenState, UserId, Verdict,
 };
 pub use tokend_core::secret::{Prefix, TokenId};
+pub use usage::{TokenUsage, Usage, UsagePoint, UsageQuery, UsageStep, VerdictCounts};
 pub use users::{User, UserListing, UserRef};
 pub use verification::{Consistency, Verification, VerifiedToken, VerifyRequest};
 pub use verifier::{Verifier, VerifierError};

@@ -58,10 +58,11 @@ pub enum Rpc {
     ExchangeLoginCode,
     CreatePortalSession,
     RevokePortalSessions,
+    GetUsage,
 }
 
 impl Rpc {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 26] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -87,6 +88,7 @@ impl Rpc {
         Self::ExchangeLoginCode,
         Self::CreatePortalSession,
         Self::RevokePortalSessions,
+        Self::GetUsage,
     ];
 
     /// Returns the RPC's name in the API.
@@ -118,6 +120,7 @@ impl Rpc {
             Self::ExchangeLoginCode => "ExchangeLoginCode",
             Self::CreatePortalSession => "CreatePortalSession",
             Self::RevokePortalSessions => "RevokePortalSessions",
+            Self::GetUsage => "GetUsage",
         }
     }
 }

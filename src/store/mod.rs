@@ -56,6 +56,7 @@ mod seals;
 mod sessions;
 mod tokens;
 mod transaction;
+mod usage;
 mod user_listing;
 mod users;
 mod uses;

@@ -3,7 +3,7 @@
 use tokend::api::proto::{
     CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, DisableTokenRequest,
     DisableUserRequest, EnableTokenRequest, EnableUserRequest, EnforcePolicyRequest, GetPolicyRequest,
-    GetTokenRequest, ListTokenEventsRequest, ListTokensRequest, ListUsersRequest,
+    GetTokenRequest, GetUsageRequest, ListTokenEventsRequest, ListTokensRequest, ListUsersRequest,
     RevokePortalSessionsRequest, RevokeUserTokensRequest, UpdatePolicyRequest, Verdict, VerifyStreamRequest,
     WatchTokensRequest,
 };
@@ -120,6 +120,10 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let request =
                 ListTokenEventsRequest { organization_id: "other".to_owned(), ..Default::default() };
             (caller.list_token_events(request).await.map(drop), forbidden)
+        }
+        "GetUsage" => {
+            let request = GetUsageRequest { organization_id: "other".to_owned(), ..Default::default() };
+            (caller.get_usage(request).await.map(drop), forbidden)
         }
         "GetPolicy" => {
             let request = GetPolicyRequest { organization_id: "other".to_owned() };

@@ -39,10 +39,11 @@ const HARMLESS: [&str; 9] = [
 ];
 
 /// Read-only RPCs.
-const READS: [&str; 10] = [
+const READS: [&str; 11] = [
     "GetToken",
     "ListTokens",
     "ListUsers",
+    "GetUsage",
     "Verify",
     "VerifyStream",
     "ListTokenEvents",

@@ -220,6 +220,11 @@ fn commands_disable_enable_and_list_users() {
     assert_eq!((noted.get("tokenId"), &noted["ownerKind"]), (None, &"OWNER_KIND_USER".into()));
     assert!(printed(tokend(&["audit", "list", "--limit", "1"])).contains("root (proven)"));
 
+    let counted = printed(tokend(&["usage", "--by", "day", "--user", "ada"]));
+    assert!(counted.ends_with("Z\n") && counted.contains(" to "), "{counted}");
+    let counted = json(tokend(&["usage", "--token", &service[5..27], "--json"]));
+    assert!(counted["startTime"].is_string() && counted["endTime"].is_string(), "{counted}");
+
     let enabled = printed(tokend(&["user", "enable", "ada"]));
     assert!(enabled.contains("\n1 tokens no longer out of use") && enabled.contains("accepted"), "{enabled}");
     assert_eq!(rpc::verdict(&address, &root, &secret), Verdict::Valid);

@@ -16,5 +16,6 @@ mod revoke;
 mod scale;
 mod update;
 mod usage;
+mod usage_answers;
 mod users;
 mod verify;
