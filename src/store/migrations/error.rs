@@ -2,7 +2,7 @@
 //! fix.
 
 use super::lock_holders::Holders;
-use super::{StoreError, reasons};
+use crate::store::{StoreError, reasons};
 
 /// Why this build cannot serve the database or its schema.
 #[derive(Debug, thiserror::Error)]

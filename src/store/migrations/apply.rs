@@ -7,8 +7,8 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 
+use super::error;
 use super::lock_holders::holders;
-use super::migrate_error;
 
 /// How long a migration waits for a lock: longer than the second after which autovacuum yields, and
 /// shorter than calls wait.
@@ -24,7 +24,7 @@ const MAX_ATTEMPTS: u32 = 8;
 pub(super) async fn apply(
     mut migrator: Migrator,
     connection: &mut PgConnection,
-) -> Result<(), migrate_error::MigrateError> {
+) -> Result<(), error::MigrateError> {
     // tokend takes the migrators' lock itself, before it sets `lock_timeout`: for that lock there is no
     // limit.
     connection.lock().await.map_err(failed)?;
@@ -42,7 +42,7 @@ pub(super) async fn apply(
         let holders = holders(connection, version).await?;
         tries += 1;
         if tries == MAX_ATTEMPTS {
-            return Err(migrate_error::MigrateError::Locked { version, holders });
+            return Err(error::MigrateError::Locked { version, holders });
         }
         tracing::warn!(migration = version, %holders, "a migration cannot get its lock yet; other \
              transactions go first");
@@ -50,10 +50,10 @@ pub(super) async fn apply(
     }
 }
 
-fn failed(error: MigrateError) -> migrate_error::MigrateError {
+fn failed(error: MigrateError) -> error::MigrateError {
     match error {
         MigrateError::Execute(error) => error.into(),
-        error => migrate_error::MigrateError::Migration(error),
+        error => error::MigrateError::Migration(error),
     }
 }
 

@@ -6,13 +6,22 @@ use std::collections::HashMap;
 use sqlx::migrate::Migrator;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
-use super::apply::apply;
-use super::migrate_error::MigrateError;
-use super::plan::{TableLock, locks};
+use super::connect_settings::{ConnectSettings, PoolerMode};
 use super::pooling::{Session, StatementExecutor};
-use super::route::{Pooling, Route};
-use super::{STORE_DEADLINE, StoreError, fitness};
+use super::{STORE_DEADLINE, StoreError};
 use crate::secret::Prefix;
+
+mod apply;
+mod error;
+mod fitness;
+mod lock_holders;
+mod plan;
+
+use self::apply::apply;
+pub use self::error::MigrateError;
+pub use self::lock_holders::Holders;
+use self::plan::locks;
+pub use self::plan::{LockMode, TableLock, TableWork};
 
 /// The oldest supported Postgres, as its `server_version_num`.
 const OLDEST_POSTGRES: i32 = 140_000;
@@ -24,14 +33,14 @@ const OLDEST_POSTGRES: i32 = 140_000;
 ///
 /// # Errors
 /// [`MigrateError`]; migrations applied before the failing one remain.
-pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
+pub async fn migrate(settings: &ConnectSettings, prefix: &Prefix) -> Result<(), MigrateError> {
     // The migrator holds a lock of its session.
-    if route.pooling == Pooling::Transaction {
+    if settings.pooling == PoolerMode::Transaction {
         return Err(MigrateError::NoSession);
     }
     let complete = in_time(async {
-        check_sessions(route).await?;
-        let mut session = connect(route).await?;
+        check_sessions(settings).await?;
+        let mut session = connect(settings).await?;
         fitness::check_writable(&mut session).await?;
         fitness::check_schema(&mut session).await?;
         if are_complete(&applied(&mut session).await?) {
@@ -45,11 +54,11 @@ pub async fn migrate(route: &Route, prefix: &Prefix) -> Result<(), MigrateError>
         session
     } else {
         // Without the statement timeout of a session.
-        let mut connection = in_time(async { Ok(route.connect().await?) }).await?;
+        let mut connection = in_time(async { Ok(settings.connect().await?) }).await?;
         apply(migrations(), &mut connection).await?;
         in_time(async {
             connection.close().await?;
-            connect(route).await
+            connect(settings).await
         })
         .await?
     };
@@ -90,9 +99,9 @@ pub struct Planned {
 ///
 /// # Errors
 /// [`MigrateError`].
-pub async fn plan(route: &Route) -> Result<Vec<Planned>, MigrateError> {
+pub async fn plan(settings: &ConnectSettings) -> Result<Vec<Planned>, MigrateError> {
     let applied = in_time(async {
-        let mut connection = connect(route).await?;
+        let mut connection = connect(settings).await?;
         let applied = applied(&mut connection).await?;
         connection.close().await?;
         Ok(applied)
@@ -138,9 +147,9 @@ async fn applied(connection: &mut Session) -> Result<Vec<i64>, MigrateError> {
 ///
 /// # Errors
 /// [`MigrateError`].
-pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
+pub async fn check(settings: &ConnectSettings, prefix: &Prefix) -> Result<(), MigrateError> {
     in_time(async {
-        let mut connection = connect(route).await?;
+        let mut connection = connect(settings).await?;
         fitness::check_schema(&mut connection).await?;
         if !are_complete(&applied(&mut connection).await?) {
             return Err(MigrateError::Pending);
@@ -156,9 +165,9 @@ pub async fn check(route: &Route, prefix: &Prefix) -> Result<(), MigrateError> {
 ///
 /// # Errors
 /// [`MigrateError::FsyncOff`], and those of an unreachable Postgres.
-pub async fn check_durability(route: &Route) -> Result<(), MigrateError> {
+pub async fn check_durability(settings: &ConnectSettings) -> Result<(), MigrateError> {
     in_time(async {
-        let mut connection = connect(route).await?;
+        let mut connection = connect(settings).await?;
         let row = sqlx::query!(r#"SELECT current_setting('fsync') AS "fsync!""#)
             .fetch_one(connection.single())
             .await?;
@@ -172,9 +181,9 @@ pub async fn check_durability(route: &Route) -> Result<(), MigrateError> {
 ///
 /// # Errors
 /// [`MigrateError::Standby`], [`MigrateError::ReadOnly`], and those of an unreachable Postgres.
-pub async fn check_writable(route: &Route) -> Result<(), MigrateError> {
+pub async fn check_writable(settings: &ConnectSettings) -> Result<(), MigrateError> {
     in_time(async {
-        let mut connection = connect(route).await?;
+        let mut connection = connect(settings).await?;
         fitness::check_writable(&mut connection).await?;
         connection.close().await?;
         Ok(())
@@ -188,10 +197,10 @@ pub async fn check_writable(route: &Route) -> Result<(), MigrateError> {
 ///
 /// # Errors
 /// [`MigrateError::SharedSessions`], and those of an unreachable Postgres.
-pub async fn check_sessions(route: &Route) -> Result<(), MigrateError> {
+pub async fn check_sessions(settings: &ConnectSettings) -> Result<(), MigrateError> {
     in_time(async {
-        let mut first = route.connect().await?;
-        let mut second = route.connect().await?;
+        let mut first = settings.connect().await?;
+        let mut second = settings.connect().await?;
         let known = (session(&mut first).await?, session(&mut second).await?);
         let again = (session(&mut first).await?, session(&mut second).await?);
         first.close().await?;
@@ -219,8 +228,8 @@ fn are_complete(applied: &[i64]) -> bool {
     migrations().iter().all(|migration| applied.contains(&migration.version))
 }
 
-async fn connect(route: &Route) -> Result<Session, MigrateError> {
-    let mut connection = Session::open(route).await?;
+async fn connect(settings: &ConnectSettings) -> Result<Session, MigrateError> {
+    let mut connection = Session::open(settings).await?;
     let server = sqlx::query!(
         r#"SELECT current_setting('server_version_num')::int AS "number!",
                current_setting('server_version') AS "name!", current_setting('server_encoding') AS "encoding!",

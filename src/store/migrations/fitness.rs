@@ -1,8 +1,8 @@
 //! Checks whether tokend can use a server and a schema, before it migrates or serves, to report
 //! problems that waiting does not solve. Called by `migrations` alone.
 
-use super::migrate_error::MigrateError;
-use super::pooling::Session;
+use super::error::MigrateError;
+use crate::store::pooling::Session;
 
 /// The source of a role's session setting in `pg_settings`, and what resets it.
 const SOURCES: [(&str, &str); 5] = [

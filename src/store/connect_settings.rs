@@ -16,7 +16,7 @@ use crate::secret::private_file::is_exposed;
 
 /// What an open connection represents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Pooling {
+pub enum PoolerMode {
     /// A dedicated session: a direct connection, or one through a pooler in session mode.
     #[default]
     Session,
@@ -26,11 +26,11 @@ pub enum Pooling {
 
 /// How to reach Postgres.
 #[derive(Debug, Clone)]
-pub struct Route {
+pub struct ConnectSettings {
     /// The connect options.
     pub options: PgConnectOptions,
     /// What an open connection represents there.
-    pub pooling: Pooling,
+    pub pooling: PoolerMode,
     /// The file with the password, if it may change.
     pub password_file: Option<PasswordFile>,
 }
@@ -100,13 +100,13 @@ impl PasswordFile {
     }
 }
 
-impl From<PgConnectOptions> for Route {
+impl From<PgConnectOptions> for ConnectSettings {
     fn from(options: PgConnectOptions) -> Self {
-        Self { options, pooling: Pooling::Session, password_file: None }
+        Self { options, pooling: PoolerMode::Session, password_file: None }
     }
 }
 
-impl Route {
+impl ConnectSettings {
     /// Opens a connection, with the current password.
     pub(super) async fn connect(&self) -> Result<PgConnection, Error> {
         self.current()?.connect().await
