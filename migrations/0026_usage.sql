@@ -46,6 +46,16 @@ CREATE TABLE usage_totals (
     CONSTRAINT usage_totals_organization_id_check CHECK (octet_length(organization_id) BETWEEN 1 AND 200)
 ) PARTITION BY RANGE (hour);
 
+-- When and why each token was refused last, though its secret was right.
+CREATE TABLE token_refusals (
+    token_id uuid NOT NULL,
+    refusal_time timestamptz NOT NULL,
+    -- {"time", "verdict", "missing_scopes", "client_ip"}: the time in microseconds since 1970, the number of the verdict.
+    refusal jsonb NOT NULL,
+    CONSTRAINT token_refusals_pkey PRIMARY KEY (token_id),
+    CONSTRAINT token_refusals_refusal_time_check CHECK (refusal_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z')
+) WITH (fillfactor = 70);
+
 -- The last batch that each writer has added, so that a repeated batch adds nothing.
 CREATE TABLE usage_writers (
     writer uuid NOT NULL,

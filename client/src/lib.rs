@@ -105,6 +105,7 @@ pub use requests::{
 pub use retry::Repeatable;
 pub use token::TokenStatus;
 pub use tokend_core::domain::grant::{Grant, Users};
+pub use tokend_core::domain::token::LastRefusal;
 pub use tokend_core::domain::{
     FieldError, Network, Networks, OrganizationId, OwnerKind, Principal, Rule as PolicyRule, Scope, Scopes,
     Token, TokenState, UserId, Verdict,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prost_types::Timestamp;
 use time::OffsetDateTime;
+use tokend_core::domain::token::LastRefusal;
 use tokend_core::domain::{
     Labels, Network, Networks, OrganizationId, OwnerKind, Principal, RevokeReason, Scope, Scopes, Token,
     TokenName, TokenState, UserId, Verdict,
@@ -74,6 +75,7 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         grant,
         user_disable_time,
         owner_kind,
+        last_refusal,
     } = message;
     let networks = allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
     let reason = Some(&*revoke_reason).filter(|reason| !reason.is_empty());
@@ -100,6 +102,7 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         grant: field("grant", grant.map(crate::grant::grant).transpose())?,
         user_disable_time: time("user_disable_time", user_disable_time)?,
         owner_kind: self::owner_kind(owner_kind)?,
+        last_refusal: last_refusal.map(refusal).transpose()?.map(Box::new),
     })
 }
 
@@ -127,8 +130,31 @@ impl From<(&Token, OffsetDateTime)> for proto::Token {
             grant: token.grant.as_ref().map(Into::into),
             user_disable_time: token.user_disable_time.map(timestamp),
             owner_kind: proto::OwnerKind::from(token.owner_kind).into(),
+            last_refusal: token.last_refusal.as_deref().map(Into::into),
         }
     }
+}
+
+impl From<&LastRefusal> for proto::LastRefusal {
+    fn from(refusal: &LastRefusal) -> Self {
+        Self {
+            refusal_time: Some(timestamp(refusal.time)),
+            verdict: refusal.verdict.into(),
+            missing_scopes: refusal.missing_scopes.clone(),
+            client_ip: refusal.client_ip.map_or_else(String::new, |address| address.to_string()),
+        }
+    }
+}
+
+fn refusal(message: proto::LastRefusal) -> Result<LastRefusal, Error> {
+    let invalid = || Error::invalid_response("last_refusal");
+    let address = Some(&*message.client_ip).filter(|text| !text.is_empty());
+    Ok(LastRefusal {
+        time: time("refusal_time", message.refusal_time)?.ok_or_else(invalid)?,
+        verdict: u8::try_from(message.verdict).map_err(|_| invalid())?,
+        missing_scopes: message.missing_scopes,
+        client_ip: address.map(str::parse).transpose().map_err(|_| invalid())?,
+    })
 }
 
 impl From<OwnerKind> for proto::OwnerKind {

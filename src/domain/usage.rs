@@ -3,6 +3,7 @@
 
 use time::{Duration, OffsetDateTime, Time};
 
+use super::token::LastRefusal;
 use super::{FieldError, OrganizationId, OwnerKind, UserId, Verdict};
 use crate::secret::TokenId;
 
@@ -19,6 +20,8 @@ pub struct UseCount {
     pub time: OffsetDateTime,
     /// How often; 0: the token was used, but not verified.
     pub verifications: u64,
+    /// The last one, if it is a refusal.
+    pub refusal: Option<LastRefusal>,
 }
 
 impl UseCount {

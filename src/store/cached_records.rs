@@ -109,7 +109,7 @@ impl Connection {
             r#"SELECT always.as_of AS "as_of!: Time", always.same_epoch AS "same_epoch!",
                    t.mac AS "mac!: Lenient<Vec<u8>>", t.mac_key_id AS "mac_key_id!: Lenient<Vec<u8>>",
                    t.revision AS "revision!: Lenient<Option<i64>>","#,
-            "NULL::timestamptz, NULL::timestamptz",
+            "NULL::timestamptz, NULL::jsonb, NULL::timestamptz",
             [r#"AS "token?: TokenRow"
                FROM (SELECT now() AS as_of, (SELECT epoch FROM server_epoch) IS NOT DISTINCT FROM $2 AS same_epoch)
                    AS always

@@ -39,6 +39,7 @@ mod policies;
 mod pooling;
 mod portals;
 mod reasons;
+mod refusals;
 mod replicas;
 mod requests;
 mod retention;

@@ -51,6 +51,8 @@ struct Filters<'a> {
     /// The latest expiration; `None`: any, or none at all.
     expires_by: Option<OffsetDateTime>,
     unused_since: Option<OffsetDateTime>,
+    refused_after: Option<OffsetDateTime>,
+    never_used: bool,
     name_contains: Option<&'a str>,
     owner_kind: Option<&'static str>,
     limit: i64,
@@ -60,7 +62,7 @@ struct Filters<'a> {
 
 /// Scans an index until a page is full: `$range` of it and the part with `$owner_key`, ordered by
 /// `$order`, which `$key` produces. The parameters are those of the filters, the position, and, from
-/// $15 on, `$owner`.
+/// $17 on, `$owner`.
 ///
 /// `$owner` filters what the index finds, in case that two owners have one key. Beside the key in one
 /// condition, it would have Postgres expect fewer rows than there are, and sort them all.
@@ -73,7 +75,8 @@ macro_rules! walk {
         Walk::read($listing, $filters, token_query!(
             query_as WalkRow,
             r#"SELECT coalesce(shown, false) AS "shown!", walked = 10000 AS "last!","#,
-            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), NULL::timestamptz",
+            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id),
+             (SELECT r.refusal FROM token_refusals r WHERE r.token_id = t.id), NULL::timestamptz",
             [r#"AS "token!: _"
                FROM (
                    SELECT *, coalesce(expire_time, 'infinity') AS end_time, id_order(id) AS id_key,
@@ -93,6 +96,9 @@ macro_rules! walk {
                        AND ($10::timestamptz IS NULL OR coalesce((SELECT u.last_use_time FROM token_uses u
                            WHERE u.token_id = t.id), create_time) < $10)
                        AND ($14::text IS NULL OR owner_kind = $14)
+                       AND ($15::timestamptz IS NULL OR (SELECT r.refusal_time FROM token_refusals r
+                           WHERE r.token_id = t.id) >= $15)
+                       AND ($16::bool = FALSE OR (SELECT u.token_id FROM token_uses u WHERE u.token_id = t.id) IS NULL)
                        AND "#
                 $owner
                 r#" AS shown
@@ -113,7 +119,9 @@ macro_rules! walk {
             $filters.limit,
             $filters.disabled,
             $filters.now,
-            $filters.owner_kind
+            $filters.owner_kind,
+            $filters.refused_after,
+            $filters.never_used
             $(, $argument)*
         )
         .fetch($connection))
@@ -168,8 +176,8 @@ macro_rules! walk_of_owner {
                 $listing,
                 $filters,
                 $position,
-                "owner_key(organization_id, user_id) = owner_key($15, $16)",
-                "organization_id = $15 AND user_id = $16",
+                "owner_key(organization_id, user_id) = owner_key($17, $18)",
+                "organization_id = $17 AND user_id = $18",
                 organization,
                 user
             ),
@@ -178,8 +186,8 @@ macro_rules! walk_of_owner {
                 $listing,
                 $filters,
                 $position,
-                "owner_key(organization_id, '') = owner_key($15, '')",
-                "organization_id = $15",
+                "owner_key(organization_id, '') = owner_key($17, '')",
+                "organization_id = $17",
                 organization
             ),
             (None, Some(user)) => $walk!(
@@ -187,8 +195,8 @@ macro_rules! walk_of_owner {
                 $listing,
                 $filters,
                 $position,
-                "owner_key('', user_id) = owner_key('', $15)",
-                "user_id = $15",
+                "owner_key('', user_id) = owner_key('', $17)",
+                "user_id = $17",
                 user
             ),
             (None, None) => $walk!($connection, $listing, $filters, $position, "true", "true"),
@@ -251,6 +259,8 @@ impl<'a> Filters<'a> {
             // Postgres stores whole microseconds.
             expires_by: listing.expires_before.map(|end| end.saturating_sub(time::Duration::MICROSECOND)),
             unused_since: listing.unused_since,
+            refused_after: listing.refused_after,
+            never_used: listing.never_used,
             name_contains: listing.name_contains.as_ref().map(NamePart::folded),
             owner_kind: listing.owner_kind.map(OwnerKind::word),
             limit: i64::from(limit),

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::columns::Time;
+use super::refusals::RefusalColumn;
 use super::replicas::interval;
 use super::{Store, StoreError, rows};
 use crate::domain::usage::UseCount;
@@ -144,6 +145,43 @@ impl Store {
             .execute(self.single()?)
             .await?;
             Ok(true)
+        })
+        .await
+    }
+
+    /// Writes the last refusals among these counts in one statement; a later one that is already stored stays, so a batch
+    /// whose outcome is unknown may be sent again.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn record_refusals(&self, counts: &[UseCount]) -> Result<(), StoreError> {
+        let refused = || counts.iter().filter_map(|count| Some((count.id, count.refusal.as_ref()?)));
+        let ids: Vec<_> = refused().map(|(id, _)| rows::uuid(id)).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let times: Vec<_> = refused().map(|(_, refusal)| refusal.time).collect();
+        // Cannot fail for texts and numbers.
+        let json = |refusal| serde_json::to_string(&RefusalColumn::from(refusal)).unwrap_or_default();
+        let refusals: Vec<_> = refused().map(|(_, refusal)| json(refusal)).collect();
+        self.retrying(async || {
+            // In the order of keys, as the counts are written. No wait for a standby: nothing is acknowledged.
+            sqlx::query!(
+                "INSERT INTO token_refusals (token_id, refusal_time, refusal)
+                 SELECT DISTINCT ON (id) id, refused, refusal::jsonb
+                 FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS last (id, refused, refusal),
+                     set_config('synchronous_commit', 'local', true)
+                 ORDER BY id, refused DESC
+                 ON CONFLICT (token_id) DO UPDATE
+                 SET refusal_time = EXCLUDED.refusal_time, refusal = EXCLUDED.refusal
+                 WHERE token_refusals.refusal_time < EXCLUDED.refusal_time",
+                &ids,
+                &times,
+                &refusals
+            )
+            .execute(self.single()?)
+            .await?;
+            Ok(())
         })
         .await
     }

@@ -348,7 +348,7 @@ impl Engine {
         let judgement = judge(record, lookup.now, criteria.reach, criteria.required, criteria.client_ip);
         // A stale cache answers only VALIDs.
         if judgement.verdict == Verdict::Valid || !lookup.is_stale {
-            self.usage.count(id, record, judgement.verdict, lookup.now);
+            self.usage.count(id, record, &judgement, criteria.client_ip, lookup.now);
         }
         Verification {
             verdict: judgement.verdict,

@@ -12,6 +12,7 @@ pub(crate) mod get;
 mod list;
 mod networks;
 mod pages;
+mod refused;
 mod revoke;
 mod scale;
 mod update;

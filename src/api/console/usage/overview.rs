@@ -115,6 +115,8 @@ async fn expiring(
         created_before: None,
         expires_before: Some(visit.now.saturating_add(time::Duration::days(30))),
         unused_since: None,
+        refused_after: None,
+        never_used: false,
         name_contains: None,
         order: Order::ExpireTime,
     };
