@@ -33,6 +33,29 @@ CREATE TABLE usage_days (
 
 CREATE INDEX usage_days_organization_idx ON usage_days (organization_id, day);
 
+-- The same for each organization, so that its sums cost the same however many tokens it has. By hours only: a day
+-- has 24 of them.
+CREATE TABLE usage_totals (
+    organization_id text COLLATE "C" NOT NULL,
+    hour timestamptz NOT NULL,
+    verifications bigint NOT NULL,
+    -- squawk-ignore prefer-bigint-over-smallint
+    verdict smallint NOT NULL,
+    CONSTRAINT usage_totals_pkey PRIMARY KEY (organization_id, hour, verdict),
+    CONSTRAINT usage_totals_verifications_check CHECK (verifications > 0),
+    CONSTRAINT usage_totals_organization_id_check CHECK (octet_length(organization_id) BETWEEN 1 AND 200)
+) PARTITION BY RANGE (hour);
+
+-- When and why each token was refused last, though its secret was right.
+CREATE TABLE token_refusals (
+    token_id uuid NOT NULL,
+    refusal_time timestamptz NOT NULL,
+    -- {"time", "verdict", "missing_scopes", "client_ip"}: the time in microseconds since 1970, the number of the verdict.
+    refusal jsonb NOT NULL,
+    CONSTRAINT token_refusals_pkey PRIMARY KEY (token_id),
+    CONSTRAINT token_refusals_refusal_time_check CHECK (refusal_time BETWEEN '1970-01-01Z' AND '9999-12-31 23:59:59Z')
+) WITH (fillfactor = 70);
+
 -- The last batch that each writer has added, so that a repeated batch adds nothing.
 CREATE TABLE usage_writers (
     writer uuid NOT NULL,
@@ -73,8 +96,9 @@ BEGIN
         SELECT 'usage_hours' AS parent, to_char(day, 'YYYYMMDD') AS suffix, day AS first, day + interval '1 day' AS last
         FROM generate_series(today - interval '2 days', today + interval '7 days', interval '1 day') AS day
         UNION ALL
-        SELECT 'usage_days', to_char(first, 'YYYYMM') || '01', first, first + interval '1 month'
-        FROM generate_series(month - interval '1 month', month + interval '1 month', interval '1 month') AS first
+        SELECT parent, to_char(first, 'YYYYMM') || '01', first, first + interval '1 month'
+        FROM unnest(ARRAY['usage_days', 'usage_totals']) AS parent,
+            generate_series(month - interval '1 month', month + interval '1 month', interval '1 month') AS first
     LOOP
         CONTINUE WHEN to_regclass(made.parent || '_' || made.suffix) IS NOT NULL;
         -- To attach a table does not keep others from the parent; to create it as a partition does.
@@ -91,7 +115,7 @@ BEGIN
             AND keep_hours IS NOT NULL
         UNION ALL
         SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-        WHERE i.inhparent = 'usage_days'::regclass AND right(c.relname, 8) <
+        WHERE i.inhparent IN ('usage_days'::regclass, 'usage_totals'::regclass) AND right(c.relname, 8) <
             to_char(date_trunc('month', (now() - keep_days) AT TIME ZONE 'UTC'), 'YYYYMMDD')
     LOOP
         EXECUTE format('DROP TABLE %I', dropped.partition);

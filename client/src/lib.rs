@@ -55,6 +55,7 @@ mod retry;
 #[cfg(feature = "_tls")]
 mod tls;
 mod token;
+mod usage;
 mod users;
 mod verification;
 mod verifier;
@@ -109,12 +110,14 @@ pub use retry::Repeatable;
 pub use token::TokenStatus;
 pub use tokend_core::domain::grant::{Grant, Users};
 pub use tokend_core::domain::plan::{Limit, LimitKind as LimitRule, LimitSubject, OutageBehavior, Plan};
+pub use tokend_core::domain::token::LastRefusal;
 pub use tokend_core::domain::{
     FieldError, Network, Networks, OrganizationId, OwnerKind, PlanName, Principal, Rule as PolicyRule, Scope,
     Scopes, Token, TokenState, UserId, Verdict,
 };
 pub use tokend_core::limits::{CalendarPeriod, Refill, RefillMode};
 pub use tokend_core::secret::{Prefix, TokenId};
+pub use usage::{TokenUsage, Usage, UsagePoint, UsageQuery, UsageStep, VerdictCounts};
 pub use users::{User, UserListing, UserRef};
 pub use verification::{Consistency, Verification, VerifiedToken, VerifyRequest};
 pub use verifier::{Verifier, VerifierError};

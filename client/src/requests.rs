@@ -113,6 +113,10 @@ pub struct Listing {
     pub expires_before: Option<OffsetDateTime>,
     /// Not used since this time.
     pub unused_since: Option<OffsetDateTime>,
+    /// Refused at this time or later, although the secret was right.
+    pub refused_after: Option<OffsetDateTime>,
+    /// Never used.
+    pub never_used: bool,
     /// With this text in their name.
     pub name_contains: Option<String>,
     /// Ordered by expiration, soonest first, instead of newest first.
@@ -270,6 +274,8 @@ impl Listing {
             created_before: self.created_before.map(timestamp),
             expires_before: self.expires_before.map(timestamp),
             unused_since: self.unused_since.map(timestamp),
+            refused_after: self.refused_after.map(timestamp),
+            never_used: self.never_used,
             name_contains: self.name_contains.clone().unwrap_or_default(),
             order_by: if self.by_expire_time { "expire_time".to_owned() } else { String::new() },
             page_size: self.page_size.into(),

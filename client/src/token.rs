@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prost_types::Timestamp;
 use time::OffsetDateTime;
+use tokend_core::domain::token::LastRefusal;
 use tokend_core::domain::{
     Labels, Network, Networks, OrganizationId, OwnerKind, PlanName, Principal, RevokeReason, Scope, Scopes,
     Token, TokenName, TokenState, UserId, Verdict,
@@ -76,6 +77,7 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         owner_kind,
         plan,
         family_id,
+        last_refusal,
     } = message;
     let plan = Some(&*plan).filter(|plan| !plan.is_empty());
     let networks = allowed_cidrs.iter().map(|text| Network::parse(text)).collect();
@@ -105,6 +107,7 @@ pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
         plan: field("plan", plan.map(PlanName::parse).transpose())?,
         family_id: other("family_id", &family_id)?,
         owner_kind: self::owner_kind(owner_kind)?,
+        last_refusal: last_refusal.map(refusal).transpose()?.map(Box::new),
     })
 }
 
@@ -134,8 +137,31 @@ impl From<(&Token, OffsetDateTime)> for proto::Token {
             owner_kind: proto::OwnerKind::from(token.owner_kind).into(),
             plan: token.plan.as_ref().map_or("", PlanName::as_str).to_owned(),
             family_id: token.family_id.map_or_else(String::new, |id| id.to_string()),
+            last_refusal: token.last_refusal.as_deref().map(Into::into),
         }
     }
+}
+
+impl From<&LastRefusal> for proto::LastRefusal {
+    fn from(refusal: &LastRefusal) -> Self {
+        Self {
+            refusal_time: Some(timestamp(refusal.time)),
+            verdict: refusal.verdict.into(),
+            missing_scopes: refusal.missing_scopes.clone(),
+            client_ip: refusal.client_ip.map_or_else(String::new, |address| address.to_string()),
+        }
+    }
+}
+
+fn refusal(message: proto::LastRefusal) -> Result<LastRefusal, Error> {
+    let invalid = || Error::invalid_response("last_refusal");
+    let address = Some(&*message.client_ip).filter(|text| !text.is_empty());
+    Ok(LastRefusal {
+        time: time("refusal_time", message.refusal_time)?.ok_or_else(invalid)?,
+        verdict: u8::try_from(message.verdict).map_err(|_| invalid())?,
+        missing_scopes: message.missing_scopes,
+        client_ip: address.map(str::parse).transpose().map_err(|_| invalid())?,
+    })
 }
 
 impl From<OwnerKind> for proto::OwnerKind {

@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 use crate::running::{running, runtime};
 
 /// The methods, in an order that seeds depend on: new ones go last.
-const METHODS: [&str; 30] = [
+const METHODS: [&str; 31] = [
     "/tokend.v1.TokenService/CreateToken",
     "/tokend.v1.TokenService/GetToken",
     "/tokend.v1.TokenService/ListTokens",
@@ -47,6 +47,7 @@ const METHODS: [&str; 30] = [
     "/tokend.v1.LoginService/ExchangeLoginCode",
     "/tokend.v1.TokenService/CreatePortalSession",
     "/tokend.v1.TokenService/RevokePortalSessions",
+    "/tokend.v1.TokenService/GetUsage",
     "/tokend.v1.TokenService/SetPlan",
     "/tokend.v1.TokenService/GetPlan",
     "/tokend.v1.TokenService/ListPlans",

@@ -18,7 +18,7 @@ use tokend::jobs::retention::Retention;
 use tokend::private_postgres::{Cluster, Durability};
 use tokend::secret::{DurableCost, Keyring, Prefix};
 use tokend::server::{self, Limits, ServerConfig, Timeouts};
-use tokend::store::{self, Route, Store};
+use tokend::store::{self, ConnectSettings, Store};
 use tokend::telemetry::Sampling;
 use tokend::tokens::bootstrap::{Bootstrapped, bootstrap};
 use tokend::verify::Bounds;
@@ -74,13 +74,18 @@ fn start() -> Running {
     Running { address, root, _place: place, _cluster: cluster }
 }
 
-fn sqlx_options(cluster: &Cluster) -> Route {
+fn sqlx_options(cluster: &Cluster) -> ConnectSettings {
     let socket = cluster.socket_dir().display();
     let url = format!("postgres://{}@localhost/{}?host={socket}", Cluster::ROLE, Cluster::DATABASE);
-    Route::from(url.parse::<sqlx::postgres::PgConnectOptions>().expect("a URL"))
+    ConnectSettings::from(url.parse::<sqlx::postgres::PgConnectOptions>().expect("a URL"))
 }
 
-fn config(database: Route, keyring: Arc<Keyring>, prefix: Prefix, cost: DurableCost) -> ServerConfig {
+fn config(
+    database: ConnectSettings,
+    keyring: Arc<Keyring>,
+    prefix: Prefix,
+    cost: DurableCost,
+) -> ServerConfig {
     ServerConfig {
         tls: None,
         certificates: CertificateMappings::default(),

@@ -37,8 +37,8 @@ async fn make_root(
     cost: DurableCost,
     mut output: SecretOutput,
 ) -> Result<(), CommandError> {
-    store::migrate(&database.route, &database.prefix).await?;
-    let store = Store::new(database.route.clone(), 1);
+    store::migrate(&database.settings, &database.prefix).await?;
+    let store = Store::new(database.settings.clone(), 1);
     store.open();
     // Written before the row commits: a root token whose secret nobody has would lock everybody out.
     let made = bootstrap(&store, keyring, &database.prefix, cost, |secret| {

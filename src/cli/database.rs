@@ -12,12 +12,12 @@ use super::CommandError;
 use crate::config::{DatabaseSettings, DatabaseTarget};
 use crate::private_postgres::Cluster;
 use crate::secret::Prefix;
-use crate::store::Route;
+use crate::store::ConnectSettings;
 
 /// A database that can be queried.
 pub(super) struct Database {
-    /// The route to it.
-    pub(super) route: Route,
+    /// How to connect to it.
+    pub(super) settings: ConnectSettings,
     /// The prefix of secrets.
     pub(super) prefix: Prefix,
     /// Stops what was started for it.
@@ -28,18 +28,18 @@ pub(super) struct Database {
 pub(super) fn reach(settings: DatabaseSettings) -> Result<Database, CommandError> {
     let prefix = settings.prefix;
     match settings.target {
-        DatabaseTarget::Shared(route) => Ok(Database { route: *route, prefix, _started: None }),
+        DatabaseTarget::Shared(settings) => Ok(Database { settings: *settings, prefix, _started: None }),
         DatabaseTarget::Private(directory) => {
             forget_session_options()?;
             let started = Cluster::start_unless_running(&directory)?;
-            let route = private_route(&Cluster::socket_dir_in(&directory)?);
-            Ok(Database { route, prefix, _started: started })
+            let settings = private_settings(&Cluster::socket_dir_in(&directory)?);
+            Ok(Database { settings, prefix, _started: started })
         }
     }
 }
 
-/// Returns the route to a private Postgres by the directory of its socket.
-pub(super) fn private_route(socket_directory: &Path) -> Route {
+/// Returns how to connect to a private Postgres, by the directory of its socket.
+pub(super) fn private_settings(socket_directory: &Path) -> ConnectSettings {
     PgConnectOptions::new_without_pgpass()
         .socket(socket_directory)
         .port(Cluster::PORT)

@@ -59,8 +59,8 @@ pub(super) fn run(command: KeyCommand, environment: &Environment) -> Result<(), 
 }
 
 async fn count(database: &Database, keyring: &Keyring) -> Result<Vec<KeyUse>, CommandError> {
-    store::check(&database.route, &database.prefix).await?;
-    let store = Store::new(database.route.clone(), 1);
+    store::check(&database.settings, &database.prefix).await?;
+    let store = Store::new(database.settings.clone(), 1);
     store.open();
     let counted = store.count_tokens_by_key().await;
     store.close().await;

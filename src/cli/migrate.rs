@@ -11,12 +11,12 @@ pub(super) fn run(settings: MigrateSettings) -> Result<(), CommandError> {
     telemetry::init(settings.log.format, settings.log.filter.as_str(), None)?;
     let database = database::reach(settings.database)?;
     if settings.plan {
-        let planned = single_threaded()?.block_on(store::plan(&database.route))?;
+        let planned = single_threaded()?.block_on(store::plan(&database.settings))?;
         let rows: Vec<_> = planned.iter().flat_map(rows).collect();
         let text = table(&["MIGRATION", "TABLE", "LOCK", "HELD"], rows);
         return print(&text);
     }
-    single_threaded()?.block_on(store::migrate(&database.route, &database.prefix))?;
+    single_threaded()?.block_on(store::migrate(&database.settings, &database.prefix))?;
     tracing::info!("the schema is up to date");
     Ok(())
 }

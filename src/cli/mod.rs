@@ -38,6 +38,7 @@ mod times;
 mod token;
 mod token_fields;
 mod unreachable;
+mod usage;
 mod user;
 mod watch;
 
@@ -141,6 +142,12 @@ enum Command {
     /// List, disable and enable users, revoke all tokens of one, open and end portal sessions
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Show how often tokens of a running tokend were verified, and with which verdicts
+    ///
+    /// By hour or by day, in UTC. The latest verifications are missing until the replicas have written them: 30 seconds
+    /// unless configured.
+    #[command(after_help = token::CALLER_HELP)]
+    Usage(usage::UsageFlags),
 }
 
 impl Command {
@@ -191,6 +198,7 @@ fn dispatch(command: Command) -> Result<ExitCode, CommandError> {
         Command::Policy(command) => policy::run(command, &environment)?,
         Command::Console(command) => console::run(command, &environment)?,
         Command::User(command) => user::run(command, &environment)?,
+        Command::Usage(flags) => usage::run(flags, &environment)?,
         Command::Completions(flags) => manual::completions(&flags)?,
         Command::Man(flags) => manual::man(&flags)?,
         Command::Rules(flags) => rules::run(flags, &environment)?,

@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::data_dir::DataDir;
-use super::database::{forget_session_options, private_route};
+use super::database::{forget_session_options, private_settings};
 use super::greeting::Greeting;
 use super::keep_postgres_running::keep_running;
 use super::signals::{self, Shutdown};
@@ -28,7 +28,7 @@ use crate::private_postgres::{Cluster, Durability};
 use crate::secret::{Keyring, LinkCode};
 use crate::server::{self, Listeners, ServerConfig};
 use crate::store;
-use crate::store::{Route, Store};
+use crate::store::{ConnectSettings, Store};
 use crate::telemetry::{self, Telemetry};
 use crate::tokens::bootstrap::{Bootstrapped, bootstrap};
 use crate::tokens::console_link::link_for;
@@ -69,7 +69,7 @@ pub(super) fn run(mut settings: ServeSettings, storage: Storage) -> Result<(), C
     let service = Service { runtime, listeners, shutdown, hangups, tls, telemetry, settings };
     match storage {
         Storage::Shared { database, direct, keyring, keyring_file } => {
-            service.serve(*database, direct.map(|route| *route), keyring, keyring_file)
+            service.serve(*database, direct.map(|settings| *settings), keyring, keyring_file)
         }
         Storage::Private { data_dir, keyring, keyring_file } => {
             let data = DataDir::new(data_dir);
@@ -144,8 +144,8 @@ impl Service {
     /// Serves until a signal, then gives remaining blocking work a moment.
     fn serve(
         self,
-        database: Route,
-        direct: Option<Route>,
+        database: ConnectSettings,
+        direct: Option<ConnectSettings>,
         keyring: Keyring,
         keyring_file: Option<PathBuf>,
     ) -> Result<(), CommandError> {
@@ -203,7 +203,7 @@ impl Service {
             Some(keyring) => (keyring, keyring_file),
             None => (data.keyring()?, Some(data.keyring_path())),
         };
-        let database = private_route(socket_directory);
+        let database = private_settings(socket_directory);
         let shutdown = self.shutdown.clone();
         let first = self.runtime.block_on(async {
             tokio::select! {
@@ -264,7 +264,7 @@ impl Service {
 /// Migrates, and creates the first root token unless an active one exists; also a link to the console, if a person
 /// reads the output.
 async fn make_first_root(
-    database: &Route,
+    database: &ConnectSettings,
     service: &Service,
     keyring: &Keyring,
     data: &DataDir,

@@ -61,6 +61,9 @@ pub(super) fn token_lines(token: &proto::Token) -> String {
                 rows.push(row("service account".to_owned()));
             }
             ("owner_kind", _) => {}
+            ("last_refusal", _) => {
+                rows.push(row(token.last_refusal.as_ref().map(refusal).unwrap_or_default()));
+            }
             (_, serde_json::Value::Object(entries)) => {
                 rows.extend(entries.iter().map(|(key, value)| row(format!("{key}={}", plain(value)))));
             }
@@ -80,6 +83,22 @@ pub(super) fn state_word(token: &proto::Token) -> String {
     let name = proto::TokenState::try_from(token.state)
         .map_or_else(|unknown| unknown.0.to_string(), |state| state.as_str_name().to_lowercase());
     name.trim_start_matches("token_state_").to_owned()
+}
+
+/// Formats a refusal for people: when, why, and from where.
+fn refusal(refusal: &proto::LastRefusal) -> String {
+    let time = refusal.refusal_time.map(to_the_second).unwrap_or_default();
+    let verdict = proto::Verdict::try_from(refusal.verdict)
+        .map_or_else(|unknown| unknown.0.to_string(), |verdict| verdict.as_str_name().to_lowercase());
+    let verdict = verdict.trim_start_matches("verdict_").replace('_', " ");
+    let missing = if refusal.missing_scopes.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", refusal.missing_scopes.join(" "))
+    };
+    let from =
+        if refusal.client_ip.is_empty() { String::new() } else { format!(" from {}", refusal.client_ip) };
+    format!("{time} {verdict}{missing}{from}")
 }
 
 /// Formats a value for people.
@@ -131,6 +150,12 @@ mod tests {
                 ..proto::Grant::default()
             }),
             last_use_time: Some(Timestamp { seconds: 1_700_000_000, nanos: 500_000_000 }),
+            last_refusal: Some(proto::LastRefusal {
+                refusal_time: Some(Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+                verdict: proto::Verdict::MissingScope.into(),
+                missing_scopes: vec!["a:b".to_owned(), "c".to_owned()],
+                client_ip: "192.0.2.1".to_owned(),
+            }),
             ..proto::Token::default()
         };
 
@@ -139,7 +164,8 @@ mod tests {
             "id            id\norganization\nuser\nname\nscopes        a b:*\nlabel         a=y\n\
              label         team=x\nstate         99\nexpires       never\n\
              last used     2023-11-14T22:13:20Z\n\
-             grant         longestLifetime=60s\ngrant         users=ada bob\n"
+             grant         longestLifetime=60s\ngrant         users=ada bob\n\
+             last refusal  2023-11-14T22:13:20Z missing scope a:b c from 192.0.2.1\n"
         );
     }
 }

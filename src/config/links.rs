@@ -8,7 +8,7 @@ use tonic::codegen::http::Uri;
 
 use super::ConfigError;
 
-/// Accepts a route to Postgres that stays on this machine, verifies the server, or is configured as
+/// Accepts a connection to Postgres that stays on this machine, verifies the server, or is configured as
 /// insecure.
 pub(super) fn check_database(
     options: &PgConnectOptions,

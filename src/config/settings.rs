@@ -13,7 +13,7 @@ use crate::domain::CertificateMappings;
 use crate::jobs::retention::Retention;
 use crate::secret::{DurableCost, Keyring, Prefix};
 use crate::server::Limits;
-use crate::store::Route;
+use crate::store::ConnectSettings;
 use crate::telemetry::{LogFormat, Sampling};
 use crate::transport::tls::TlsFiles;
 use crate::verify::Bounds;
@@ -30,8 +30,8 @@ pub struct LogSettings {
 /// The database of a command that does not serve.
 #[derive(Clone)]
 pub enum DatabaseTarget {
-    /// A Postgres that tokend does not run: its route, credentials included; past a pooler if there is one.
-    Shared(Box<Route>),
+    /// A Postgres that tokend does not run: how to connect to it, credentials included; past a pooler if there is one.
+    Shared(Box<ConnectSettings>),
     /// The private Postgres in this directory, absolute.
     Private(PathBuf),
 }
@@ -49,10 +49,10 @@ pub struct DatabaseSettings {
 pub enum Storage {
     /// A Postgres shared by any number of replicas, and the keyring that they share.
     Shared {
-        /// The route to it, credentials included.
-        database: Box<Route>,
-        /// A second route, past the pooler.
-        direct: Option<Box<Route>>,
+        /// How to connect to it, credentials included.
+        database: Box<ConnectSettings>,
+        /// How to connect past the pooler.
+        direct: Option<Box<ConnectSettings>>,
         /// The keyring.
         keyring: Keyring,
         /// The file that the keyring was read from, if any.

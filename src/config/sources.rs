@@ -17,7 +17,7 @@ use super::setting::{Setting, Values as _};
 use super::settings::{DatabaseSettings, DatabaseTarget, LogSettings, Storage};
 use super::{ConfigError, KeyringOrigin};
 use crate::secret::{DurableCost, Keyring, Prefix};
-use crate::store::{PasswordFile, Pooling, Route};
+use crate::store::{ConnectSettings, PasswordFile, PoolerMode};
 
 impl<'a> Sources<'a> {
     /// Opens the sources, and reads the file if there is one.
@@ -80,9 +80,11 @@ impl<'a> Sources<'a> {
         Ok(self.keyring_and_file()?.map(|(keyring, _)| keyring))
     }
 
-    /// Returns the route to the database given by flag, variable or file, if any, and the route
-    /// past the pooler.
-    fn routes(&mut self) -> Result<Option<(Route, Option<Route>)>, ConfigError> {
+    /// Returns how to connect to the database given by flag, variable or file, if any, and how past the
+    /// pooler.
+    fn connect_settings(
+        &mut self,
+    ) -> Result<Option<(ConnectSettings, Option<ConnectSettings>)>, ConfigError> {
         let insecure_flag = self.flags.database_insecure.is_some();
         let insecure = self.database_insecure()?;
         let url = self.database_url()?;
@@ -92,11 +94,11 @@ impl<'a> Sources<'a> {
         let pooling = self.database_pooling()?.get();
         let pooled = self.is_given();
         let password_file = self.database_password_file()?.map(PasswordFile::new);
-        let route = |options, pooling| with_password(options, pooling, password_file.clone());
+        let settings = |options, pooling| with_password(options, pooling, password_file.clone());
         match options {
             Some(options) => {
-                let direct = direct.map(|options| route(options, Pooling::Session)).transpose()?;
-                Ok(Some((route(options, pooling)?, direct)))
+                let direct = direct.map(|options| settings(options, PoolerMode::Session)).transpose()?;
+                Ok(Some((settings(options, pooling)?, direct)))
             }
             None if insecure_flag || direct.is_some() || pooled || password_file.is_some() => {
                 Err(ConfigError::NoDatabaseToPool)
@@ -123,7 +125,7 @@ impl<'a> Sources<'a> {
     }
 
     pub(super) fn database(&mut self) -> Result<DatabaseSettings, ConfigError> {
-        let (database, direct) = self.routes()?.ok_or(ConfigError::NoDatabase)?;
+        let (database, direct) = self.connect_settings()?.ok_or(ConfigError::NoDatabase)?;
         let target = DatabaseTarget::Shared(Box::new(direct.unwrap_or(database)));
         Ok(DatabaseSettings { target, prefix: self.prefix()? })
     }
@@ -132,7 +134,7 @@ impl<'a> Sources<'a> {
     /// or if no URL is given and serve has created one.
     pub(super) fn database_and_keyring(&mut self) -> Result<(DatabaseSettings, Keyring), ConfigError> {
         let named = self.flags.data_dir.is_some();
-        let shared = if named { None } else { self.routes()? };
+        let shared = if named { None } else { self.connect_settings()? };
         if let Some((database, direct)) = shared {
             let target = DatabaseTarget::Shared(Box::new(direct.unwrap_or(database)));
             let keyring = self.given_keyring()?.ok_or(ConfigError::NoKeyring)?;
@@ -156,7 +158,7 @@ impl<'a> Sources<'a> {
     }
 
     pub(super) fn storage(&mut self) -> Result<Storage, ConfigError> {
-        if let Some((database, direct)) = self.routes()? {
+        if let Some((database, direct)) = self.connect_settings()? {
             // A unit or an image may always name one.
             self.flags.data_dir = None;
             let (keyring, keyring_file) = self.keyring_and_file()?.ok_or(ConfigError::NoKeyring)?;
@@ -176,17 +178,17 @@ impl<'a> Sources<'a> {
 /// Reads the password for the first time: a file that cannot be used is refused at the start.
 fn with_password(
     options: PgConnectOptions,
-    pooling: Pooling,
+    pooling: PoolerMode,
     password_file: Option<PasswordFile>,
-) -> Result<Route, ConfigError> {
+) -> Result<ConnectSettings, ConfigError> {
     let Some(file) = password_file else {
-        return Ok(Route { options, pooling, password_file: None });
+        return Ok(ConnectSettings { options, pooling, password_file: None });
     };
     let password = file
         .read_first()
         .map_err(|source| ConfigError::PasswordFile { path: file.path().to_owned(), source })?;
     let options = options.password(password.expose_secret());
-    Ok(Route { options, pooling, password_file: Some(file) })
+    Ok(ConnectSettings { options, pooling, password_file: Some(file) })
 }
 
 /// Returns the default data directory. Root's private Postgres runs as another user, who cannot

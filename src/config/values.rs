@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::durations::{DisplayDuration, DurationProblem, parse_duration};
 use crate::secret::{Keyring, KeyringError};
-use crate::store::Pooling;
+use crate::store::PoolerMode;
 use crate::telemetry::LogFormat;
 
 /// Why a text is not the value of its setting.
@@ -86,10 +86,10 @@ pub(super) enum DatabasePooling {
 
 impl DatabasePooling {
     /// Returns the store's equivalent.
-    pub(super) fn get(self) -> Pooling {
+    pub(super) fn get(self) -> PoolerMode {
         match self {
-            Self::Session => Pooling::Session,
-            Self::Transaction => Pooling::Transaction,
+            Self::Session => PoolerMode::Session,
+            Self::Transaction => PoolerMode::Transaction,
         }
     }
 }

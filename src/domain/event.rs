@@ -243,6 +243,7 @@ fn recorded(value: &Value<'_>) -> Option<String> {
         Value::Time(time) => time.map(rfc3339).unwrap_or_default(),
         Value::Grant(grant) => grant.map(grant_text).unwrap_or_default(),
         Value::OwnerKind(kind) => kind.word().to_owned(),
+        Value::Refusal(_) => String::new(),
     };
     Some(text).filter(|text| !text.is_empty())
 }

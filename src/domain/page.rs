@@ -45,6 +45,10 @@ pub struct Listing {
     pub expires_before: Option<OffsetDateTime>,
     /// Only those created before this time and not used since.
     pub unused_since: Option<OffsetDateTime>,
+    /// Only those that were refused at this time or later.
+    pub refused_after: Option<OffsetDateTime>,
+    /// Only those that were never used.
+    pub never_used: bool,
     /// Only those with this in their name.
     pub name_contains: Option<NamePart>,
     /// Their order.
@@ -146,11 +150,18 @@ impl Listing {
                 Order::ExpireTime => 1,
             },
         ]));
-        for time in [self.created_after, self.created_before, self.expires_before, self.unused_since] {
+        for time in [
+            self.created_after,
+            self.created_before,
+            self.expires_before,
+            self.unused_since,
+            self.refused_after,
+        ] {
             part(time.map(|time| unix_micros(time).to_be_bytes()).as_ref().map(<[u8; 8]>::as_slice));
         }
         part(self.name_contains.as_ref().map(|part| part.folded().as_bytes()));
         part(self.owner_kind.map(|kind| kind.word().as_bytes()));
+        part(Some(&[u8::from(self.never_used)]));
         bytes
     }
 }
@@ -221,6 +232,8 @@ mod tests {
             created_before: None,
             expires_before: None,
             unused_since: None,
+            refused_after: None,
+            never_used: false,
             name_contains: None,
             order: Order::CreateTimeDescending,
         }
@@ -254,6 +267,8 @@ mod tests {
             Listing { created_before: positions()[0].time, ..listing() },
             Listing { expires_before: positions()[0].time, ..listing() },
             Listing { unused_since: positions()[0].time, ..listing() },
+            Listing { refused_after: positions()[0].time, ..listing() },
+            Listing { never_used: true, ..listing() },
             Listing { name_contains: Some(NamePart::parse("acme").unwrap()), ..listing() },
         ];
         for other in others {

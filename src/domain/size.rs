@@ -6,7 +6,7 @@
 
 use super::event::TokenEvent;
 use super::grant::Grant;
-use super::token::{Token, Value};
+use super::token::{LastRefusal, Token, Value};
 
 /// The maximum bytes of the items on a page; a page that would be larger ends earlier.
 pub const MAX_PAGE_BYTES: usize = 2 << 20;
@@ -56,8 +56,15 @@ pub fn of_token(token: &Token) -> usize {
         Value::Time(_) => TIME,
         Value::Grant(grant) => grant.map_or(0, of_grant),
         Value::OwnerKind(_) => FRAME,
+        Value::Refusal(refusal) => refusal.map_or(0, of_refusal),
     });
     FIXED + sizes.sum::<usize>()
+}
+
+fn of_refusal(refusal: &LastRefusal) -> usize {
+    // The time, the verdict, an IPv6 address and the refusal's own frame.
+    const FIXED: usize = 4 * FRAME + 17 + 45;
+    FIXED + refusal.missing_scopes.iter().map(|scope| text(scope)).sum::<usize>()
 }
 
 fn of_grant(grant: &Grant) -> usize {
@@ -99,6 +106,7 @@ mod tests {
         Labels, Network, Networks, OrganizationId, PlanName, Principal, RevokeReason, Scope, Scopes,
         TokenName, UserId,
     };
+    use tokend_core::domain::token::MAX_MISSING_SCOPES;
     use tokend_core::fixtures::token;
 
     #[test]
@@ -118,6 +126,13 @@ mod tests {
         largest.created_by = Principal::parse(&format!("cert:{}", "a".repeat(295))).unwrap();
         largest.revoke_time = Some(largest.create_time);
         largest.revoke_reason = Some(RevokeReason::parse(&"r".repeat(500)).unwrap());
+
+        largest.last_refusal = Some(Box::new(LastRefusal {
+            time: largest.create_time,
+            verdict: 7,
+            missing_scopes: vec!["s".repeat(100); MAX_MISSING_SCOPES],
+            client_ip: Some(std::net::Ipv6Addr::from_bits(u128::MAX).into()),
+        }));
 
         // The shortest texts: each has a frame.
         let users =

@@ -80,7 +80,10 @@ pub async fn run(
 async fn flush(store: &Store, metrics: &Metrics, pending: &mut Pending) {
     while let Some((sequence, counts)) = pending.batches.front() {
         let began = Instant::now();
-        let recorded = store.record_usage(pending.writer, *sequence, counts).await;
+        let recorded = match store.record_refusals(counts).await {
+            Ok(()) => store.record_usage(pending.writer, *sequence, counts).await,
+            failed => failed,
+        };
         let written = counts.iter().filter(|count| count.is_use()).count();
         metrics.work.flushed(began.elapsed(), recorded.is_ok().then_some(written));
         if let Err(error) = recorded {

@@ -58,6 +58,7 @@ pub enum Rpc {
     ExchangeLoginCode,
     CreatePortalSession,
     RevokePortalSessions,
+    GetUsage,
     SetPlan,
     GetPlan,
     ListPlans,
@@ -65,7 +66,7 @@ pub enum Rpc {
 }
 
 impl Rpc {
-    const ALL: [Self; 29] = [
+    const ALL: [Self; 30] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -91,6 +92,7 @@ impl Rpc {
         Self::ExchangeLoginCode,
         Self::CreatePortalSession,
         Self::RevokePortalSessions,
+        Self::GetUsage,
         Self::SetPlan,
         Self::GetPlan,
         Self::ListPlans,
@@ -126,6 +128,7 @@ impl Rpc {
             Self::ExchangeLoginCode => "ExchangeLoginCode",
             Self::CreatePortalSession => "CreatePortalSession",
             Self::RevokePortalSessions => "RevokePortalSessions",
+            Self::GetUsage => "GetUsage",
             Self::SetPlan => "SetPlan",
             Self::GetPlan => "GetPlan",
             Self::ListPlans => "ListPlans",

@@ -12,7 +12,7 @@ use crate::jobs::reload::Origins;
 use crate::jobs::retention::Retention;
 use crate::metrics::MetricsError;
 use crate::secret::{DurableCost, Keyring, Prefix};
-use crate::store::{MigrateError, Route};
+use crate::store::{ConnectSettings, MigrateError};
 use crate::telemetry::Sampling;
 use crate::transport::tls::ServerTls;
 use crate::verify::Bounds;
@@ -69,9 +69,9 @@ pub struct ServerConfig {
     /// The limits of this replica.
     pub limits: Limits,
     /// How to connect to Postgres.
-    pub database: Route,
+    pub database: ConnectSettings,
     /// How to connect past a pooler, for what needs sessions: migrations, and following changes.
-    pub direct_database: Option<Route>,
+    pub direct_database: Option<ConnectSettings>,
     /// The most connections to Postgres.
     pub database_connections: u32,
     /// Whether this process migrates the schema, or only checks it.
@@ -109,8 +109,8 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// Returns the route on which connections are sessions: past the pooler if there is one.
-    pub(super) fn direct(&self) -> &Route {
+    /// Returns the settings by which connections are sessions: past the pooler if there is one.
+    pub(super) fn direct(&self) -> &ConnectSettings {
         self.direct_database.as_ref().unwrap_or(&self.database)
     }
 }

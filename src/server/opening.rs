@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ServerConfig;
 use crate::api::health::Health;
-use crate::store::{self, MigrateError, Pooling, Store};
+use crate::store::{self, MigrateError, PoolerMode, Store};
 
 /// The shortest and longest pause between two attempts to reach Postgres at the start.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -38,12 +38,12 @@ fn may_be_let_in_later(error: &MigrateError, config: &ServerConfig) -> bool {
 }
 
 async fn prepare(config: &ServerConfig) -> Result<(), MigrateError> {
-    // A migration checks its own route.
+    // A migration checks the settings that it uses.
     let direct = if config.migrate { None } else { Some(config.direct()) };
     let other = config.direct_database.as_ref().map(|_| &config.database);
-    for route in [direct, other].into_iter().flatten() {
-        if route.pooling == Pooling::Session {
-            store::check_sessions(route).await?;
+    for settings in [direct, other].into_iter().flatten() {
+        if settings.pooling == PoolerMode::Session {
+            store::check_sessions(settings).await?;
         }
     }
     if config.require_fsync {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
 use super::clock::Clock;
+use super::connect_settings::{ConnectSettings, PoolerMode};
 use super::pooling::Session;
-use super::route::{Pooling, Route};
 use super::{Store, StoreError};
 
 /// The longest time of opening a connection.
@@ -25,7 +25,7 @@ const CHANNEL: &str = "tokend_changes";
 /// Opens connections to one database, once the store is open.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    route: Route,
+    settings: ConnectSettings,
     ready: Arc<AtomicBool>,
     doubts: Arc<AtomicU64>,
     clock: Clock,
@@ -43,13 +43,18 @@ impl Store {
     /// Returns a connector to the same database.
     #[must_use]
     pub fn connector(&self) -> Connector {
-        self.lines_by(Route::clone(&self.route))
+        self.lines_by(ConnectSettings::clone(&self.settings))
     }
 
-    /// Returns a connector to the same database by another route.
+    /// Returns a connector to the same database with other settings.
     #[must_use]
-    pub fn lines_by(&self, route: Route) -> Connector {
-        Connector { route, ready: Arc::clone(&self.ready), doubts: Arc::default(), clock: self.clock.clone() }
+    pub fn lines_by(&self, settings: ConnectSettings) -> Connector {
+        Connector {
+            settings,
+            ready: Arc::clone(&self.ready),
+            doubts: Arc::default(),
+            clock: self.clock.clone(),
+        }
     }
 }
 
@@ -85,7 +90,7 @@ impl Connector {
     /// cannot forward them.
     #[must_use]
     pub fn can_listen(&self) -> bool {
-        self.route.pooling == Pooling::Session
+        self.settings.pooling == PoolerMode::Session
     }
 
     /// Opens a connection that receives announcements.
@@ -118,8 +123,8 @@ impl Connector {
         self.doubts.load(Ordering::Relaxed)
     }
 
-    fn ready(&self) -> Result<&Route, StoreError> {
-        if self.ready.load(Ordering::Acquire) { Ok(&self.route) } else { Err(StoreError::Starting) }
+    fn ready(&self) -> Result<&ConnectSettings, StoreError> {
+        if self.ready.load(Ordering::Acquire) { Ok(&self.settings) } else { Err(StoreError::Starting) }
     }
 }
 

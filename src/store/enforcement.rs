@@ -221,7 +221,8 @@ async fn examine(
                EXISTS (SELECT FROM tokens s
                    WHERE s.family_id = t.family_id AND s.generation > t.generation AND s.revoke_time IS NULL
                        AND (s.expire_time IS NULL OR s.expire_time > $2)) AS "superseded!","#,
-        "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), NULL::timestamptz",
+        "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id),
+             (SELECT r.refusal FROM token_refusals r WHERE r.token_id = t.id), NULL::timestamptz",
         [r#"AS "token!: TokenRow" FROM tokens t
             WHERE t.id = ANY($1) AND t.revoke_time IS NULL AND (t.expire_time IS NULL OR t.expire_time > $2)
             ORDER BY t.create_time, id_order(t.id)"#],

@@ -103,7 +103,8 @@ impl Transaction {
         let row = token_query!(
             query,
             r#"SELECT clock_timestamp() AS "now!: Time", t.family_id AS "family_id?", t.generation AS "generation!","#,
-            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), NULL::timestamptz",
+            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id),
+             (SELECT r.refusal FROM token_refusals r WHERE r.token_id = t.id), NULL::timestamptz",
             [r#"AS "token!: TokenRow" FROM (SELECT * FROM tokens WHERE id = $1 FOR UPDATE) AS t"#],
             rows::uuid(id)
         )

@@ -18,48 +18,45 @@ use crate::runtime::deadline;
 use pooling::{Pool, StatementExecutor};
 
 mod allowances;
-mod apply;
 mod audit;
 mod bootstrap;
+mod cached_records;
 mod changes;
 mod clock;
 mod columns;
+mod connect_settings;
 mod connection;
 mod credits;
 mod enforcement;
 mod events;
 mod families;
-mod fitness;
 mod grants;
 mod limit_plans;
 mod links;
-mod listing;
-mod lock_holders;
 mod locks;
 mod logins;
 mod macs;
-mod migrate_error;
 mod migrations;
 mod owners;
-mod plan;
 mod plans;
 mod policies;
 mod pooling;
 mod portals;
 mod reasons;
-mod records;
+mod refusals;
 mod replicas;
 mod requests;
 mod retention;
 mod revoke;
 mod roots;
-mod route;
 mod rows;
 mod seal_checks;
 mod seals;
 mod sessions;
+mod token_listing;
 mod tokens;
 mod transaction;
+mod usage;
 mod user_listing;
 mod users;
 mod uses;
@@ -68,30 +65,29 @@ mod watch;
 pub use allowances::{AllowanceKey, Leased, RateAsk, RateLease};
 pub use audit::{EventFilter, Events};
 pub use bootstrap::FirstRoot;
+pub use cached_records::Loaded;
 pub use changes::{ChangeCursor, ChangePage, Snapshot};
 pub use clock::{Clock, ClockCheck, ClockReading, Epoch, TOLERANCE};
+pub use connect_settings::{ConnectSettings, PasswordFile, PoolerMode};
 pub use connection::{Connection, Connector, Listener};
 pub use credits::{CreditAsk, CreditLease, Settlement};
 pub use enforcement::Breaches;
 pub use families::{Member, Successor};
 pub use limit_plans::{LoadedPlan, PlanKey};
-pub use listing::Walk;
-pub use lock_holders::Holders;
 pub use macs::MacChange;
-pub use migrate_error::MigrateError;
-pub use migrations::{Planned, check, check_durability, check_sessions, check_writable, migrate, plan};
-pub use plan::{LockMode, TableLock, TableWork};
+pub use migrations::{
+    Holders, LockMode, MigrateError, Planned, TableLock, TableWork, check, check_durability, check_sessions,
+    check_writable, migrate, plan,
+};
 pub use plans::PlanToken;
 pub use policies::PolicyContext;
-
-pub use records::Loaded;
 pub use replicas::LEASE;
 pub use requests::{KnownRequest, NewRequest, Stored};
 pub use revoke::OnChange;
-pub use route::{PasswordFile, Pooling, Route};
 pub use seal_checks::{CheckedSeal, Finding, SealWalk};
 pub use seals::{Candidate, SealPass, Sealed};
 pub use sessions::Which;
+pub use token_listing::Walk;
 pub use tokens::NewToken;
 pub use transaction::{Transaction, TransactionError};
 pub use user_listing::UserPage;
@@ -207,7 +203,7 @@ pub enum Purpose {
 pub struct Store {
     pools: Arc<Pools>,
     purpose: Purpose,
-    route: Arc<Route>,
+    settings: Arc<ConnectSettings>,
     ready: Arc<AtomicBool>,
     clock: Clock,
 }
@@ -230,23 +226,23 @@ impl Store {
     /// needed. A quarter is for revocations; the rest is split between reads and writes. Every call
     /// fails with [`StoreError::Starting`] until [`Self::open`].
     #[must_use]
-    pub fn new(route: impl Into<Route>, connections: u32) -> Self {
-        let route = route.into();
+    pub fn new(settings: impl Into<ConnectSettings>, connections: u32) -> Self {
+        let settings = settings.into();
         let revocations = (connections / 4).max(1);
         let reading = (connections.saturating_sub(revocations) / 2).max(1);
         let writes = connections.saturating_sub(revocations + reading).max(1);
         let clock = Clock::default();
         let sized = |size| {
             let mut pool = PgPoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(3));
-            if route.pooling == Pooling::Session {
+            if settings.pooling == PoolerMode::Session {
                 pool = pool.after_connect(|connection, _| Box::pin(prepare(connection)));
             }
-            let connections = pool.connect_lazy_with(route.options.clone());
-            Pool { connections, pooling: route.pooling, clock: clock.clone() }
+            let connections = pool.connect_lazy_with(settings.options.clone());
+            Pool { connections, pooling: settings.pooling, clock: clock.clone() }
         };
         let pools = Pools { reads: sized(reading), writes: sized(writes), revocations: sized(revocations) };
         let ready = Arc::new(AtomicBool::new(false));
-        Self { pools: Arc::new(pools), purpose: Purpose::Writes, route: Arc::new(route), ready, clock }
+        Self { pools: Arc::new(pools), purpose: Purpose::Writes, settings: Arc::new(settings), ready, clock }
     }
 
     /// Returns this store with the connections for `purpose`; a new store uses those for writes.
@@ -303,7 +299,7 @@ impl Store {
     /// [`StoreError`]: no connection can be opened.
     pub async fn try_connecting(&self) -> Result<(), StoreError> {
         self.pool()?;
-        self.within(async { Ok(self.route.connect().await?.close().await?) }).await
+        self.within(async { Ok(self.settings.connect().await?.close().await?) }).await
     }
 
     /// Opens later connections with the current content of the password file; returns whether it has
@@ -312,10 +308,10 @@ impl Store {
     /// # Errors
     /// The file cannot be read; the last password is still used.
     pub fn renew_password(&self) -> io::Result<Option<bool>> {
-        let Some(file) = &self.route.password_file else { return Ok(None) };
+        let Some(file) = &self.settings.password_file else { return Ok(None) };
         let changed = file.read_changed()?;
         if let Some(password) = &changed {
-            let options = self.route.options.clone().password(password.expose_secret());
+            let options = self.settings.options.clone().password(password.expose_secret());
             for pool in self.pools.all() {
                 pool.connections.set_connect_options(options.clone());
             }

@@ -17,13 +17,13 @@ use tokio_stream::StreamExt as _;
 
 use super::STORE_DEADLINE;
 use super::clock::Clock;
-use super::route::{Pooling, Route};
+use super::connect_settings::{ConnectSettings, PoolerMode};
 
 /// A pool of connections, opened when needed.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     pub(super) connections: PgPool,
-    pub(super) pooling: Pooling,
+    pub(super) pooling: PoolerMode,
     /// The accepted state of the clock of their database.
     pub(super) clock: Clock,
 }
@@ -32,7 +32,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 pub(super) struct Session {
     connection: PgConnection,
-    pooling: Pooling,
+    pooling: PoolerMode,
 }
 
 /// An executor for one statement outside a transaction.
@@ -54,25 +54,25 @@ pub(super) type Output = Either<PgQueryResult, PgRow>;
 impl Pool {
     pub(super) fn single(&self) -> StatementExecutor<'_> {
         match self.pooling {
-            Pooling::Session => StatementExecutor::Pool(&self.connections),
-            Pooling::Transaction => StatementExecutor::SharedPool(&self.connections),
+            PoolerMode::Session => StatementExecutor::Pool(&self.connections),
+            PoolerMode::Transaction => StatementExecutor::SharedPool(&self.connections),
         }
     }
 }
 
 impl Session {
-    pub(super) async fn open(route: &Route) -> Result<Self, Error> {
-        let mut connection = route.connect().await?;
-        if route.pooling == Pooling::Session {
+    pub(super) async fn open(settings: &ConnectSettings) -> Result<Self, Error> {
+        let mut connection = settings.connect().await?;
+        if settings.pooling == PoolerMode::Session {
             super::prepare(&mut connection).await?;
         }
-        Ok(Self { connection, pooling: route.pooling })
+        Ok(Self { connection, pooling: settings.pooling })
     }
 
     /// Makes Postgres plan each statement once, for access by keys. By default it plans a statement
     /// with a short list of keys again each time, which takes several times as long as executing it.
     pub(super) async fn plan_once(&mut self) -> Result<(), Error> {
-        if self.pooling == Pooling::Session {
+        if self.pooling == PoolerMode::Session {
             // Without the last two, a plan made while the table was small would scan all of it when it
             // has grown.
             sqlx::query!(
@@ -87,8 +87,8 @@ impl Session {
 
     pub(super) fn single(&mut self) -> StatementExecutor<'_> {
         match self.pooling {
-            Pooling::Session => StatementExecutor::Connection(&mut self.connection),
-            Pooling::Transaction => StatementExecutor::SharedConnection(&mut self.connection),
+            PoolerMode::Session => StatementExecutor::Connection(&mut self.connection),
+            PoolerMode::Transaction => StatementExecutor::SharedConnection(&mut self.connection),
         }
     }
 
@@ -103,7 +103,7 @@ impl StatementExecutor<'_> {
     where
         E: 'q + Execute<'q, Postgres>,
     {
-        let begin = begin_statement(Pooling::Transaction, STORE_DEADLINE);
+        let begin = begin_statement(PoolerMode::Transaction, STORE_DEADLINE);
         let mut transaction = match self {
             Self::Pool(pool) | Self::SharedPool(pool) => pool.begin_with(begin).await?,
             Self::Connection(connection) | Self::SharedConnection(connection) => {
@@ -118,9 +118,9 @@ impl StatementExecutor<'_> {
 
 /// Begins a transaction in which no statement takes longer than `timeout`; zero is no limit. Settings
 /// that a direct connection gets once for its session are set here for a pooler's.
-pub(super) fn begin_statement(pooling: Pooling, timeout: Duration) -> AssertSqlSafe<String> {
+pub(super) fn begin_statement(pooling: PoolerMode, timeout: Duration) -> AssertSqlSafe<String> {
     let mut begin = format!("BEGIN; SET LOCAL statement_timeout = {}", timeout.as_millis());
-    if pooling == Pooling::Transaction {
+    if pooling == PoolerMode::Transaction {
         begin.push_str(
             "; SELECT set_config('synchronous_commit', 'on', true)
              WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",

@@ -96,6 +96,8 @@ impl Store {
                      FROM purged
                  ), uses AS (
                      DELETE FROM token_uses USING purged WHERE token_id = id
+                 ), refusals AS (
+                     DELETE FROM token_refusals USING purged WHERE token_id = id
                  ), warnings AS (
                      DELETE FROM token_warnings USING purged WHERE token_id = id
                  )

@@ -92,7 +92,8 @@ impl Transaction {
                  ORDER BY r.create_time, r.id
              )
              SELECT",
-            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), NULL::timestamptz",
+            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id),
+             (SELECT r.refusal FROM token_refusals r WHERE r.token_id = t.id), NULL::timestamptz",
             [r#"AS "token!: TokenRow" FROM revoked t WHERE t.id = $10"#],
             &uuids,
             reason.as_str(),

@@ -15,7 +15,9 @@ use super::StoreError;
 use super::clock::{Clock, ClockReading};
 use super::columns::{Lenient, Time, unreadable_token};
 use super::grants::GrantColumn;
+use super::refusals::RefusalColumn;
 use crate::clock::BootInstant;
+use crate::domain::token::LastRefusal;
 use crate::domain::{
     Grant, Labels, Network, Networks, OrganizationId, OwnerKind, PlanName, Principal, RevokeReason, Scope,
     Scopes, Token, TokenName, UserId,
@@ -48,6 +50,8 @@ pub(super) struct TokenRow {
     owner_kind: Lenient<String>,
     /// From `token_uses`; `None` if that is not joined.
     last_use_time: Lenient<Option<Time>>,
+    /// From `token_refusals`; `None` if that is not joined.
+    last_refusal: Lenient<Option<Json<RefusalColumn>>>,
     /// The database's time when the statement began; not a column of the table. `None` if not
     /// requested.
     read_time: Option<Time>,
@@ -69,7 +73,7 @@ impl TokenRow {
 
 /// Builds a query whose rows have a [`TokenRow`] beside what else it selects: one value, NULL where
 /// there is no token. The text before it ends with what else is selected, the text after it begins with
-/// its name. The table of tokens is `t`; `$elsewhere` are the last two fields of the row, which are not
+/// its name. The table of tokens is `t`; `$elsewhere` are the last three fields of the row, which are not
 /// columns of it.
 macro_rules! token_query {
     ($query:ident $($row:ident)?, $before:literal, $elsewhere:literal, [$($after:literal)*]
@@ -95,7 +99,8 @@ macro_rules! select_tokens {
         $crate::store::rows::token_query!(
             query_scalar,
             "SELECT",
-            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id), statement_timestamp()",
+            "(SELECT u.last_use_time FROM token_uses u WHERE u.token_id = t.id),
+             (SELECT r.refusal FROM token_refusals r WHERE r.token_id = t.id), statement_timestamp()",
             [r#"AS "token!: TokenRow" FROM tokens t "# $clauses]
             $(, $argument)*
         )
@@ -149,6 +154,9 @@ pub(super) fn token(row: TokenRow) -> Result<Token, &'static str> {
         plan: parsed("plan", row.plan, |text| text.map(|text| PlanName::parse(&text)).transpose())?,
         family_id: row.family_id.read("family_id")?.map(token_id),
         owner_kind: parsed("owner_kind", row.owner_kind, |text| OwnerKind::from_word(&text).ok_or(()))?,
+        last_refusal: parsed("refusal", row.last_refusal, |column| {
+            column.map(|json| LastRefusal::try_from(json.0).map(Box::new)).transpose()
+        })?,
     })
 }
 

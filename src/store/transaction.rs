@@ -9,8 +9,8 @@ use sqlx::postgres::{PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Error, Execute, Executor, Postgres, SqlStr};
 
 use super::clock::Clock;
+use super::connect_settings::PoolerMode;
 use super::pooling::{Output, Pool, Unnamed, begin_statement};
-use super::route::Pooling;
 use super::{CONFLICT_ATTEMPTS, STORE_DEADLINE, Store, StoreError};
 use crate::domain::CredentialError;
 use crate::domain::root::LastRootError;
@@ -21,7 +21,7 @@ use crate::telemetry::notices;
 #[derive(Debug)]
 pub struct Transaction {
     inner: sqlx::Transaction<'static, Postgres>,
-    pooling: Pooling,
+    pooling: PoolerMode,
     clock: Clock,
     /// Whether it has appended to the audit log, as every change does.
     changed: bool,
@@ -166,8 +166,8 @@ impl<'c> Executor<'c> for &'c mut Transaction {
         E: 'q + Execute<'q, Postgres>,
     {
         match self.pooling {
-            Pooling::Session => self.inner.fetch_many(query),
-            Pooling::Transaction => self.inner.fetch_many(Unnamed(query)),
+            PoolerMode::Session => self.inner.fetch_many(query),
+            PoolerMode::Transaction => self.inner.fetch_many(Unnamed(query)),
         }
     }
 
@@ -177,8 +177,8 @@ impl<'c> Executor<'c> for &'c mut Transaction {
         E: 'q + Execute<'q, Postgres>,
     {
         match self.pooling {
-            Pooling::Session => self.inner.fetch_optional(query),
-            Pooling::Transaction => self.inner.fetch_optional(Unnamed(query)),
+            PoolerMode::Session => self.inner.fetch_optional(query),
+            PoolerMode::Transaction => self.inner.fetch_optional(Unnamed(query)),
         }
     }
 

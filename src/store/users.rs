@@ -157,7 +157,7 @@ impl Transaction {
         let rows = token_query!(
             query_scalar,
             "SELECT",
-            "NULL::timestamptz, NULL::timestamptz",
+            "NULL::timestamptz, NULL::jsonb, NULL::timestamptz",
             [r#"AS "token!: TokenRow" FROM tokens t WHERE id = ANY($1)"#],
             &ids
         );

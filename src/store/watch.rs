@@ -83,7 +83,7 @@ impl Connection {
                        c.organization_id AS change_organization, c.change_time AS "change_time?: Time",
                        (SELECT max(e.kind) FROM token_events e
                         WHERE e.token_id = c.token_id AND e.xid = c.xid) AS kind,"#,
-                "NULL::timestamptz, NULL::timestamptz",
+                "NULL::timestamptz, NULL::jsonb, NULL::timestamptz",
                 [r#"AS "token?: TokenRow"
                    FROM (SELECT pg_current_snapshot()::text AS snapshot, now() AS now,
                              (SELECT epoch FROM server_epoch) AS epoch,

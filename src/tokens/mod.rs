@@ -39,6 +39,7 @@ pub mod revoke;
 pub mod rotate;
 mod store_access;
 pub mod update;
+pub mod usage;
 pub mod users;
 
 /// Why an action failed.

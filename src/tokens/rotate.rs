@@ -180,6 +180,7 @@ fn rotated(
         created_by: caller.principal.clone(),
         expire_time,
         last_use_time: None,
+        last_refusal: None,
         rotated_from: Some(old.id),
         family_id: Some(old.family()),
         ..old.clone()

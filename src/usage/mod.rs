@@ -4,6 +4,7 @@
 mod refusals;
 mod uses;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use time::OffsetDateTime;
@@ -12,7 +13,7 @@ use refusals::Refusals;
 use uses::Uses;
 
 use crate::domain::usage::UseCount;
-use crate::domain::{Record, Verdict};
+use crate::domain::{Judgement, Record, Verdict};
 use crate::secret::TokenId;
 
 /// What was counted since the last flush.
@@ -24,12 +25,19 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Counts a verdict on a token whose secret matched.
-    pub fn count(&self, id: TokenId, record: &Record, verdict: Verdict, now: OffsetDateTime) {
-        let lost = if verdict == Verdict::Valid {
+    /// Counts a verdict on a token whose secret matched, presented from `client_ip`.
+    pub fn count(
+        &self,
+        id: TokenId,
+        record: &Record,
+        judgement: &Judgement,
+        client_ip: Option<IpAddr>,
+        now: OffsetDateTime,
+    ) {
+        let lost = if judgement.verdict == Verdict::Valid {
             self.uses.count(id, record, now)
         } else {
-            self.refusals.count(id, record, verdict, now)
+            self.refusals.count(id, record, judgement, client_ip, now)
         };
         self.lose(lost);
     }

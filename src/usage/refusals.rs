@@ -2,13 +2,15 @@
 //! records need no further counters.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use time::OffsetDateTime;
 
 use super::uses::organization;
-use crate::domain::usage::UseCount;
-use crate::domain::{Record, Verdict};
+use crate::domain::token::{LastRefusal, MAX_MISSING_SCOPES};
+use crate::domain::usage::{UseCount, number};
+use crate::domain::{Judgement, Record, Verdict};
 use crate::secret::TokenId;
 
 const SHARDS: usize = 16;
@@ -22,16 +24,33 @@ pub(super) struct Refusals([Mutex<HashMap<(TokenId, Verdict), UseCount>>; SHARDS
 
 impl Refusals {
     /// Counts a refusal. Returns how many were lost because too many tokens are counted.
-    pub(super) fn count(&self, id: TokenId, record: &Record, verdict: Verdict, now: OffsetDateTime) -> u64 {
+    pub(super) fn count(
+        &self,
+        id: TokenId,
+        record: &Record,
+        judgement: &Judgement,
+        client_ip: Option<IpAddr>,
+        now: OffsetDateTime,
+    ) -> u64 {
+        let verdict = judgement.verdict;
+        let missing = judgement.missing_scopes.iter().take(MAX_MISSING_SCOPES);
+        let refusal = LastRefusal {
+            time: now,
+            verdict: u8::try_from(number(verdict)).unwrap_or(0),
+            missing_scopes: missing.map(|scope| scope.as_str().to_owned()).collect(),
+            client_ip,
+        };
         let shard = &self.0[usize::from(id.to_bytes()[15]) % SHARDS];
         let mut counts = shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&(id, verdict)) {
             count.verifications = count.verifications.saturating_add(1);
+            count.refusal = Some(refusal);
             return 0;
         }
         match organization(record) {
             Some(organization_id) if counts.len() < MAX_COUNTED / SHARDS => {
-                let count = UseCount { id, organization_id, verdict, time: now, verifications: 1 };
+                let refusal = Some(refusal);
+                let count = UseCount { id, organization_id, verdict, time: now, verifications: 1, refusal };
                 counts.insert((id, verdict), count);
                 0
             }

@@ -18,6 +18,10 @@ fn record() -> Record {
     Record::new(&token(&[]), Mac { key_id: KeyId::from_bytes([0; 8]), tag: [0; 32] })
 }
 
+fn judged(verdict: Verdict) -> Judgement {
+    Judgement { verdict, missing_scopes: Vec::new() }
+}
+
 fn id(number: u32, shard: u8) -> TokenId {
     let mut id = [0; 16];
     id[..4].copy_from_slice(&number.to_be_bytes());
@@ -46,12 +50,12 @@ fn every_use_is_counted_once_while_records_are_flushed_evicted_and_read_again() 
                         let which = u8::try_from(number % 3).unwrap();
                         let entry = &cached[usize::from(which)];
                         let found = entry.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                        usage.count(id(0, which), &found, Verdict::Valid, now);
+                        usage.count(id(0, which), &found, &judged(Verdict::Valid), None, now);
                         if number % 7 == 0 {
                             usage.note(id(0, which), &found, now);
                         }
                         if number % 5 == 0 {
-                            usage.count(id(0, which), &found, Verdict::Revoked, now);
+                            usage.count(id(0, which), &found, &judged(Verdict::Revoked), None, now);
                         }
                     }
                 })
@@ -81,18 +85,18 @@ fn every_use_is_counted_once_while_records_are_flushed_evicted_and_read_again() 
 fn the_number_of_noted_tokens_is_bounded_and_what_is_lost_is_counted() {
     let (usage, now) = (Usage::default(), token(&[]).create_time);
     let each = u32::try_from(MAX_NOTED / SHARDS).unwrap();
-    (0..each).for_each(|number| usage.count(id(number, 0), &record(), Verdict::Valid, now));
+    (0..each).for_each(|number| usage.count(id(number, 0), &record(), &judged(Verdict::Valid), None, now));
     let late = record();
-    usage.count(id(each, 0), &late, Verdict::Valid, now);
+    usage.count(id(each, 0), &late, &judged(Verdict::Valid), None, now);
     assert_eq!(usage.noted(), u64::from(each));
     assert_eq!(usage.take_lost(), 1);
     assert_eq!(usage.take().len(), MAX_NOTED / SHARDS);
-    usage.count(id(each, 0), &late, Verdict::Valid, now);
+    usage.count(id(each, 0), &late, &judged(Verdict::Valid), None, now);
     assert_eq!(usage.take()[0].verifications, 1);
 
     let each = u32::try_from(MAX_COUNTED / SHARDS).unwrap();
-    (0..=each).for_each(|number| usage.count(id(number, 0), &late, Verdict::Expired, now));
+    (0..=each).for_each(|number| usage.count(id(number, 0), &late, &judged(Verdict::Expired), None, now));
     assert_eq!(usage.take_lost(), 1);
-    usage.count(id(0, 0), &late, Verdict::Expired, now);
+    usage.count(id(0, 0), &late, &judged(Verdict::Expired), None, now);
     assert_eq!(usage.take().iter().map(|count| count.verifications).sum::<u64>(), u64::from(each) + 1);
 }

@@ -77,6 +77,7 @@ impl Note {
             verdict: Verdict::Valid,
             time: time(self.micros)?,
             verifications: u64::from(self.record.take_uses()),
+            refusal: None,
         })
     }
 }

@@ -370,7 +370,7 @@ impl Engine {
         // A stale cache answers only VALIDs. With a plan, the limits decide first.
         let is_limited = judgement.verdict == Verdict::Valid && record.is_limited();
         if !is_limited && (judgement.verdict == Verdict::Valid || !lookup.is_stale) {
-            self.usage.count(id, record, judgement.verdict, lookup.now);
+            self.usage.count(id, record, &judgement, criteria.client_ip, lookup.now);
         }
         Verification {
             verdict: judgement.verdict,

@@ -1,6 +1,8 @@
 //! What a valid token spends of its plan's limits. Called by the engine once everything else says VALID; the only file
 //! here that knows how a request spends. Callers' own credentials never come here.
 
+use std::net::IpAddr;
+
 use time::OffsetDateTime;
 
 use super::engine::Engine;
@@ -8,7 +10,7 @@ use super::read_point::LookupResult;
 use super::read_queue::Lane;
 use super::{Criteria, VerdictError, Verification};
 use crate::clock::BootInstant;
-use crate::domain::{Record, Verdict};
+use crate::domain::{Judgement, Record, Verdict};
 use crate::limits::{LimitsError, Moment, Request, Spent};
 use crate::secret::TokenId;
 use crate::store::StoreError;
@@ -45,6 +47,12 @@ impl Verification {
     }
 }
 
+impl Spent {
+    fn judgement(&self) -> Judgement {
+        Judgement { verdict: self.verdict, missing_scopes: Vec::new() }
+    }
+}
+
 impl Engine {
     /// Spends what this replica has leased; `None`: the database has to be asked.
     pub(super) fn spend_now(
@@ -57,7 +65,7 @@ impl Engine {
         let Some(record) = answer.limited() else { return Some(answer) };
         let moment = Moment { instant: BootInstant::now(), now };
         let spent = self.limits.try_spend(id, &record, &criteria.request(), moment)?;
-        self.usage.count(id, &record, spent.verdict, now);
+        self.usage.count(id, &record, &spent.judgement(), criteria.client_ip, now);
         Some(answer.with(spent))
     }
 
@@ -76,7 +84,7 @@ impl Engine {
             let Some(record) = answer.limited() else { return Ok((answer, lookup)) };
             let moment = Moment { instant: BootInstant::now(), now: lookup.now };
             if let Some(spent) = self.limits.try_spend(id, &record, &request, moment) {
-                return Ok((self.spent(id, &record, &lookup, answer, spent), lookup));
+                return Ok((self.spent(id, &record, &lookup, criteria.client_ip, answer, spent), lookup));
             }
             let leased = self.limits.lease(id, &record, &request).await;
             if BootInstant::now().since(found) > self.freshness.bounds().max_staleness {
@@ -87,12 +95,12 @@ impl Engine {
             let (Err(error), Some(record)) = (leased, answer.limited()) else { continue };
             let moment = Moment { instant: BootInstant::now(), now: lookup.now };
             let spent = self.limits.spend_in_outage(id, &record, &request, moment).ok_or(error)?;
-            return Ok((self.spent(id, &record, &lookup, answer, spent), lookup));
+            return Ok((self.spent(id, &record, &lookup, criteria.client_ip, answer, spent), lookup));
         }
         let Some(record) = answer.limited() else { return Ok((answer, lookup)) };
         let moment = Moment { instant: BootInstant::now(), now: lookup.now };
         let refused = self.limits.refuse(id, &record, &request, moment)?;
-        Ok((self.spent(id, &record, &lookup, answer, refused), lookup))
+        Ok((self.spent(id, &record, &lookup, criteria.client_ip, answer, refused), lookup))
     }
 
     /// Counts the verdict of the limits. A stale cache answers only VALIDs.
@@ -101,11 +109,12 @@ impl Engine {
         id: TokenId,
         record: &Record,
         lookup: &LookupResult,
+        client_ip: Option<IpAddr>,
         answer: Verification,
         spent: Spent,
     ) -> Verification {
         if spent.verdict == Verdict::Valid || !lookup.is_stale {
-            self.usage.count(id, record, spent.verdict, lookup.now);
+            self.usage.count(id, record, &spent.judgement(), client_ip, lookup.now);
         }
         answer.with(spent)
     }

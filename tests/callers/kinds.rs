@@ -9,23 +9,12 @@ use tokend::api::proto::{
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::client::{Client, created, ordinary, renaming, revocation, rotation, texts, verified};
+use crate::support::client::{Client, created, of_owner, renaming, revocation, rotation, texts, verified};
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 
 const BOTH: [(OwnerKind, OwnerKind); 2] =
     [(OwnerKind::User, OwnerKind::Service), (OwnerKind::Service, OwnerKind::User)];
-
-/// Returns a request for a token of this owner in acme.
-fn of(user: &str, kind: OwnerKind, scopes: &[&str]) -> CreateTokenRequest {
-    CreateTokenRequest {
-        organization_id: "acme".to_owned(),
-        user_id: user.to_owned(),
-        owner_kind: kind.into(),
-        scopes: texts(scopes),
-        ..ordinary()
-    }
-}
 
 /// Returns the lead of a team, of this kind itself: for ada and the users of the team.
 async fn lead(replica: &Replica, kind: OwnerKind) -> Client {
@@ -36,7 +25,7 @@ async fn lead(replica: &Replica, kind: OwnerKind) -> Client {
         ..Grant::default()
     };
     let request =
-        CreateTokenRequest { grant: Some(grant), ..of("lead", kind, &["tokend:write", "tokend:read"]) };
+        CreateTokenRequest { grant: Some(grant), ..of_owner("lead", kind, &["tokend:write", "tokend:read"]) };
     replica.client(&created(&mut replica.root(), request).await.secret)
 }
 
@@ -95,18 +84,18 @@ async fn a_lead_issues_and_changes_tokens_of_its_own_kind_alone() {
     for (own, other) in BOTH {
         let mut lead = lead(&replica, own).await;
         for user in ["ada", "team-7"] {
-            let made = created(&mut lead, of(user, own, &["repo:read"])).await;
+            let made = created(&mut lead, of_owner(user, own, &["repo:read"])).await;
             for outcome in changes(&mut lead, &id(&made)).await {
                 outcome.unwrap();
             }
-            exceeds_users(lead.create_token(of(user, other, &["repo:read"])).await);
-            let foreign = created(&mut root, of(user, other, &["repo:read"])).await;
+            exceeds_users(lead.create_token(of_owner(user, other, &["repo:read"])).await);
+            let foreign = created(&mut root, of_owner(user, other, &["repo:read"])).await;
             for outcome in changes(&mut lead, &id(&foreign)).await {
                 exceeds_users(outcome);
             }
             assert_eq!(verified(&mut root, &foreign.secret, &[]).await.verdict(), Verdict::Valid);
         }
-        exceeds_users(lead.create_token(of("bob", own, &["repo:read"])).await);
+        exceeds_users(lead.create_token(of_owner("bob", own, &["repo:read"])).await);
     }
 }
 
@@ -118,14 +107,14 @@ async fn a_lead_ends_all_tokens_only_of_users_in_its_grant_and_of_its_own_kind()
         let mut lead = lead(&replica, own).await;
         let mut kept = Vec::new();
         for (user, kind) in [("ada", other), ("team-7", other), ("bob", own), ("bob", other)] {
-            let made = created(&mut root, of(user, kind, &["repo:read"])).await;
+            let made = created(&mut root, of_owner(user, kind, &["repo:read"])).await;
             for outcome in bulk_changes(&mut lead, user, kind).await {
                 exceeds_users(outcome);
             }
             kept.push(made);
         }
         for user in ["ada", "team-7"] {
-            let made = created(&mut root, of(user, own, &["repo:read"])).await;
+            let made = created(&mut root, of_owner(user, own, &["repo:read"])).await;
             let counts = bulk_changes(&mut lead, user, own).await.map(|count| count.unwrap().into_inner());
             assert_eq!(counts, [1; 3], "{user} {own:?}");
             assert_eq!(verified(&mut root, &made.secret, &[]).await.verdict(), Verdict::Revoked);
@@ -145,9 +134,9 @@ async fn a_lead_neither_disables_nor_enables_a_user_with_a_token_that_it_could_n
     let disabling = DisableUserRequest { user_id: "ada".to_owned(), ..Default::default() };
     let in_acme = DisableUserRequest { organization_id: "acme".to_owned(), ..disabling.clone() };
     let enabling = EnableUserRequest { user_id: "ada".to_owned(), ..Default::default() };
-    let plain = created(&mut root, of("ada", OwnerKind::User, &["repo:read"])).await;
+    let plain = created(&mut root, of_owner("ada", OwnerKind::User, &["repo:read"])).await;
     // Ended by anybody who has the user, but issued only by others.
-    created(&mut root, of("ada", OwnerKind::User, &["orders:read"])).await;
+    created(&mut root, of_owner("ada", OwnerKind::User, &["orders:read"])).await;
 
     assert_eq!(lead.disable_user(disabling.clone()).await.unwrap().into_inner().disabled_count, 2);
     let status = refused(lead.enable_user(enabling.clone()).await, Code::PermissionDenied, "GRANT_EXCEEDED");
@@ -157,7 +146,7 @@ async fn a_lead_neither_disables_nor_enables_a_user_with_a_token_that_it_could_n
     assert_eq!(root.enable_user(of_root.clone()).await.unwrap().into_inner().enabled_count, 2);
 
     for (scope, reason) in [("tokend:write", "GRANT_EXCEEDED"), ("tokend:verify", "PRIVILEGED_TOKEN")] {
-        let mighty = id(&created(&mut root, of("ada", OwnerKind::User, &[scope])).await);
+        let mighty = id(&created(&mut root, of_owner("ada", OwnerKind::User, &[scope])).await);
         refused(lead.disable_user(disabling.clone()).await, Code::PermissionDenied, reason);
         assert_eq!(verified(&mut root, &plain.secret, &[]).await.verdict(), Verdict::Valid, "{scope}");
         root.disable_user(in_acme.clone()).await.unwrap();
@@ -172,12 +161,12 @@ async fn a_caller_with_self_sees_and_changes_tokens_of_its_own_kind_alone() {
     let replica = Replica::start().await;
     let mut root = replica.root();
     for (own, other) in BOTH {
-        let mine = created(&mut root, of("ada", own, &["tokend:self", "repo:*"])).await;
-        let foreign = created(&mut root, of("ada", other, &["repo:read"])).await;
+        let mine = created(&mut root, of_owner("ada", own, &["tokend:self", "repo:*"])).await;
+        let foreign = created(&mut root, of_owner("ada", other, &["repo:read"])).await;
         let mut ada = replica.client(&mine.secret);
 
-        let own_token = created(&mut ada, of("ada", own, &["repo:read"])).await;
-        exceeds_users(ada.create_token(of("ada", other, &["repo:read"])).await);
+        let own_token = created(&mut ada, of_owner("ada", own, &["repo:read"])).await;
+        exceeds_users(ada.create_token(of_owner("ada", other, &["repo:read"])).await);
         for outcome in changes(&mut ada, &id(&foreign)).await {
             refused(outcome, Code::NotFound, "TOKEN_NOT_FOUND");
         }
@@ -207,8 +196,10 @@ async fn a_lead_with_read_lists_tokens_and_users_of_its_organization_and_no_othe
         ("acme", "bob", OwnerKind::User),
         ("other", "ada", OwnerKind::User),
     ] {
-        let request =
-            CreateTokenRequest { organization_id: organization.to_owned(), ..of(user, kind, &["repo:read"]) };
+        let request = CreateTokenRequest {
+            organization_id: organization.to_owned(),
+            ..of_owner(user, kind, &["repo:read"])
+        };
         created(&mut root, request).await;
     }
 

@@ -3,9 +3,10 @@
 use tokend::api::proto::{
     CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, DeletePlanRequest,
     DisableTokenRequest, DisableUserRequest, EnableTokenRequest, EnableUserRequest, EnforcePolicyRequest,
-    GetPlanRequest, GetPolicyRequest, GetTokenRequest, ListPlansRequest, ListTokenEventsRequest,
-    ListTokensRequest, ListUsersRequest, RevokePortalSessionsRequest, RevokeUserTokensRequest,
-    SetPlanRequest, UpdatePolicyRequest, Verdict, VerifyStreamRequest, WatchTokensRequest,
+    GetPlanRequest, GetPolicyRequest, GetTokenRequest, GetUsageRequest, ListPlansRequest,
+    ListTokenEventsRequest, ListTokensRequest, ListUsersRequest, RevokePortalSessionsRequest,
+    RevokeUserTokensRequest, SetPlanRequest, UpdatePolicyRequest, Verdict, VerifyStreamRequest,
+    WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
@@ -138,6 +139,10 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let request =
                 ListTokenEventsRequest { organization_id: "other".to_owned(), ..Default::default() };
             (caller.list_token_events(request).await.map(drop), forbidden)
+        }
+        "GetUsage" => {
+            let request = GetUsageRequest { organization_id: "other".to_owned(), ..Default::default() };
+            (caller.get_usage(request).await.map(drop), forbidden)
         }
         "GetPolicy" => {
             let request = GetPolicyRequest { organization_id: "other".to_owned() };

@@ -15,7 +15,9 @@ const RESERVED: [&str; 6] =
 fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
-        "GetToken" | "ListTokens" | "ListTokenEvents" => &["tokend:read", "tokend:self", "tokend:root"],
+        "GetToken" | "ListTokens" | "ListTokenEvents" | "GetUsage" => {
+            &["tokend:read", "tokend:self", "tokend:root"]
+        }
         "ListUsers" | "GetPolicy" | "CheckPolicy" | "GetPlan" | "ListPlans" => {
             &["tokend:read", "tokend:root"]
         }

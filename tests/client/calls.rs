@@ -7,7 +7,7 @@ use secrecy::ExposeSecret as _;
 use tokend_client::{
     ChangeKind, Client, Connection, Consistency, EndOptions, Error, ErrorKind, ErrorReason, EventListing,
     Expiration, Listing, Network, Networks, NewToken, RevocationTarget, Rotation, TokenEventKind, TokenId,
-    TokenState, TokenUpdate, Verdict, VerifyRequest,
+    TokenState, TokenUpdate, UsageQuery, UsageStep, Verdict, VerifyRequest,
 };
 
 use super::asking::{client_at, root, scopes, with};
@@ -161,6 +161,34 @@ async fn lists_continue_after_their_last_page_and_a_leavers_tokens_are_revoked_a
     assert_eq!(client.revoke_user_tokens(None, "ada", "left").await.unwrap().changed, 5);
     let active = with(listing, |it| it.states = vec![TokenState::Active]);
     assert!(client.list_tokens(&active, None).await.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn usage_is_read_by_hour_and_by_day() {
+    let replica = Replica::start().await;
+    let client = root(&replica);
+    let made = client.create_token(NewToken::new("ada", "laptop", Expiration::Never)).await.unwrap();
+    for _ in 0..3 {
+        client.verify(&VerifyRequest::new(made.secret.expose_secret()), Consistency::Bounded).await.unwrap();
+    }
+    for step in [UsageStep::Hour, UsageStep::Day] {
+        let query = with(UsageQuery::default(), |it| {
+            it.step = step;
+            it.top_tokens = 1;
+        });
+        let usage = eventually("the counts are written", async || {
+            let usage = client.usage(&query).await.unwrap();
+            let sum: u64 = usage.points.iter().map(|point| point.counts.of(Verdict::Valid)).sum();
+            (sum == 3).then_some(usage)
+        })
+        .await;
+        assert!(usage.points.iter().all(|point| usage.start <= point.start && point.start < usage.end));
+        let top = &usage.top_tokens[0];
+        assert_eq!((top.token_id, top.name.as_deref()), (made.token.id, Some("laptop")));
+        assert_eq!((top.counts.total(), top.counts.of(Verdict::Revoked)), (3, 0));
+    }
+    let one = with(UsageQuery::default(), |it| it.token_id = Some(made.token.id));
+    assert_eq!(client.usage(&one).await.unwrap().top_tokens, []);
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ mod shell;
 mod terms;
 mod token_page;
 mod tokens;
+mod usage;
 mod users;
 
 use std::net::SocketAddr;

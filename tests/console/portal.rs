@@ -266,6 +266,7 @@ async fn a_portal_session_has_no_other_page_than_those_of_its_own_tokens() {
         "/find",
         "/why",
         "/sessions",
+        "/usage",
         &format!("/sessions?token={backend_id}"),
         "/tokens/user?user=ada",
     ] {

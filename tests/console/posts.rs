@@ -102,9 +102,10 @@ fn routes(folder: &Path, found: &mut BTreeSet<String>) {
             routes(&entry.path(), found);
         } else if entry.path().extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(entry.path()).unwrap();
-            for line in text.lines().filter(|line| line.contains("post(")) {
-                let route = line.split_once(".route(\"").and_then(|(_, rest)| rest.split_once('"'));
-                found.extend(route.map(|(route, _)| route.to_owned()));
+            for call in text.split(".route(").skip(1) {
+                let call = call.split_once("\n}").map_or(call, |(call, _)| call);
+                let route = call.split('"').nth(1).filter(|_| call.contains("post("));
+                found.extend(route.map(str::to_owned));
             }
         }
     }

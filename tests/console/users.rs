@@ -5,18 +5,8 @@ use tokend::api::proto::{
 };
 
 use super::{Person, done};
-use crate::support::client::{Client, created, ordinary, texts, verified};
+use crate::support::client::{Client, created, of_owner, texts, verified};
 use crate::support::replica::Replica;
-
-fn of(user: &str, kind: OwnerKind, scopes: &[&str]) -> CreateTokenRequest {
-    CreateTokenRequest {
-        organization_id: "acme".to_owned(),
-        user_id: user.to_owned(),
-        owner_kind: kind.into(),
-        scopes: texts(scopes),
-        ..ordinary()
-    }
-}
 
 /// Returns the row of a user on a page.
 fn row<'page>(page: &'page str, user: &str) -> &'page str {
@@ -35,7 +25,7 @@ async fn the_list_says_who_has_tokens_and_who_is_disabled() {
     let mut root = replica.root();
     let person = Person::root(&replica).await;
     for kind in [OwnerKind::User, OwnerKind::Service, OwnerKind::User] {
-        created(&mut root, of("billing", kind, &[])).await;
+        created(&mut root, of_owner("billing", kind, &[])).await;
     }
     let ada = DisableUserRequest {
         organization_id: "acme".to_owned(),
@@ -71,8 +61,8 @@ async fn a_service_account_is_disabled_and_enabled_and_the_person_of_its_id_is_n
     let replica = Replica::start().await;
     let mut root = replica.root();
     let person = Person::root(&replica).await;
-    let made = created(&mut root, of("billing", OwnerKind::Service, &[])).await;
-    let other = created(&mut root, of("billing", OwnerKind::User, &[])).await;
+    let made = created(&mut root, of_owner("billing", OwnerKind::Service, &[])).await;
+    let other = created(&mut root, of_owner("billing", OwnerKind::User, &[])).await;
     let query = "user=billing&organization=acme&owner=service";
     let question = person.get(&format!("/users/disable?{query}")).await;
     assert!(question.body.contains("Disable the service account"), "{}", question.body);
@@ -113,16 +103,16 @@ async fn pages_of_users_do_only_what_the_token_may_do() {
     let grant = Grant { users: texts(&["team-1"]), ..Grant::default() };
     let lead = CreateTokenRequest {
         grant: Some(grant),
-        ..of("lead", OwnerKind::User, &["tokend:write", "tokend:read"])
+        ..of_owner("lead", OwnerKind::User, &["tokend:write", "tokend:read"])
     };
     let lead = Person::of(replica.console, &created(&mut root, lead).await.secret).await;
-    let reader = created(&mut root, of("reader", OwnerKind::User, &["tokend:read"])).await;
+    let reader = created(&mut root, of_owner("reader", OwnerKind::User, &["tokend:read"])).await;
     let reader = Person::of(replica.console, &reader.secret).await;
-    let own = created(&mut root, of("ada", OwnerKind::User, &["tokend:self"])).await;
+    let own = created(&mut root, of_owner("ada", OwnerKind::User, &["tokend:self"])).await;
     let own = Person::of(replica.console, &own.secret).await;
     let mut secrets = Vec::new();
     for user in ["team-1", "bob"] {
-        secrets.push(created(&mut root, of(user, OwnerKind::User, &[])).await.secret);
+        secrets.push(created(&mut root, of_owner(user, OwnerKind::User, &[])).await.secret);
     }
 
     let page = lead.get("/users").await.body;

@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions as _, Executor as _, Row as _};
 use tokend::api::proto::{Consistency, GetTokenRequest, ListTokensRequest, Verdict, VerifyRequest};
 use tokend::private_postgres::Cluster;
 use tokend::server::ServeError;
-use tokend::store::{MigrateError, Pooling, Route};
+use tokend::store::{ConnectSettings, MigrateError, PoolerMode};
 
 use super::fault_test::{FaultTest, resumption};
 use super::fleet::{Process, report, url};
@@ -169,7 +169,7 @@ async fn a_pooler_in_transaction_mode_is_noticed() {
     let pooler = Pooler::start(&program, &server).await;
     let refused = async |pooling, migrate| {
         let mut config = installation.config();
-        config.database = Route { options: pooler.options(), pooling, password_file: None };
+        config.database = ConnectSettings { options: pooler.options(), pooling, password_file: None };
         config.migrate = migrate;
         match installation.launch(config).ended().await {
             Err(ServeError::Database(error)) => error,
@@ -178,9 +178,9 @@ async fn a_pooler_in_transaction_mode_is_noticed() {
     };
 
     for migrate in [true, false] {
-        let error = refused(Pooling::Session, migrate).await;
+        let error = refused(PoolerMode::Session, migrate).await;
         assert!(matches!(error, MigrateError::SharedSessions), "{error:?}");
     }
-    let error = refused(Pooling::Transaction, true).await;
+    let error = refused(PoolerMode::Transaction, true).await;
     assert!(matches!(error, MigrateError::NoSession), "{error:?}");
 }

@@ -127,7 +127,7 @@ async fn disabled_triggers_are_named_and_meanwhile_no_stale_answer_is_given() {
         .await;
     }
 
-    let route = database.route();
+    let route = database.connect_settings();
     let mut refusals =
         vec![migrate(&route, &Prefix::default()).await, check(&route, &Prefix::default()).await];
     for migrates in [true, false] {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use prost::Message;
 use tokend::api::proto::CreateTokenRequest;
 use tokend::server::ServerConfig;
-use tokend::store::Route;
+use tokend::store::ConnectSettings;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
@@ -131,7 +131,7 @@ async fn a_restart_costs_no_call(
     replica: Replica,
     channel: &Channel,
     way: &Proxy,
-    database: Route,
+    database: ConnectSettings,
 ) -> Replica {
     const CALLERS: usize = 8;
     let secret = created(&mut replica.root(), request(&["reports:read"])).await.secret;

@@ -33,7 +33,7 @@ async fn a_waiting_migration_blocks_no_writer_and_is_applied_later() {
     let database = old_database().await;
     let mut blocker = database.connect().await;
     blocker.execute(HOLD).await.unwrap();
-    let (route, prefix) = (database.route(), Prefix::default());
+    let (route, prefix) = (database.connect_settings(), Prefix::default());
     let writing = async {
         for _ in 0..2 {
             waiting(&database).await;
@@ -46,7 +46,7 @@ async fn a_waiting_migration_blocks_no_writer_and_is_applied_later() {
     let (migrated, ()) = tokio::join!(migrate(&route, &prefix), writing);
 
     migrated.unwrap();
-    assert!(plan(&database.route()).await.unwrap().is_empty());
+    assert!(plan(&database.connect_settings()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn a_migration_that_gives_up_names_the_lock_holders() {
 
     blocker.execute(HOLD).await.unwrap();
 
-    let given_up = migrate(&database.route(), &Prefix::default()).await.unwrap_err();
+    let given_up = migrate(&database.connect_settings(), &Prefix::default()).await.unwrap_err();
 
     assert!(matches!(given_up, MigrateError::Locked { version: 3, .. }), "{given_up:?}");
     assert!(given_up.is_transient());
@@ -68,5 +68,5 @@ async fn a_migration_that_gives_up_names_the_lock_holders() {
     );
     // The migration can be run later.
     blocker.execute("COMMIT").await.unwrap();
-    migrate(&database.route(), &Prefix::default()).await.unwrap();
+    migrate(&database.connect_settings(), &Prefix::default()).await.unwrap();
 }

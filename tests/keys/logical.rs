@@ -81,7 +81,7 @@ async fn moves_to(new: &Path) {
 #[tokio::test]
 async fn a_sequence_behind_its_table_is_refused_with_the_repair() {
     let installation = Installation::new().await;
-    let (database, route) = (&installation.database, installation.database.route());
+    let (database, route) = (&installation.database, installation.database.connect_settings());
     for (sequence, behind) in [
         ("token_events_id_seq", "SELECT setval('token_events_id_seq', 1, false)"),
         ("token_changes_sequence_seq", "SELECT setval('token_changes_sequence_seq', 1, false)"),

@@ -30,7 +30,7 @@ async fn any_number_of_processes_may_migrate_at_once() {
     let database = Database::empty().await;
     let migrating: Vec<_> = (0..8)
         .map(|_| {
-            let route = database.route();
+            let route = database.connect_settings();
             in_a_thread(move || async move { migrate(&route, &Prefix::default()).await })
         })
         .collect();
@@ -39,7 +39,7 @@ async fn any_number_of_processes_may_migrate_at_once() {
         one.join().unwrap().unwrap();
     }
 
-    check(&database.route(), &Prefix::default()).await.unwrap();
+    check(&database.connect_settings(), &Prefix::default()).await.unwrap();
     assert_eq!(shape(&database).await, shape(&Database::migrated().await).await);
     assert_eq!(database.count("SELECT count(*) FROM installation").await, 1);
 }
@@ -57,13 +57,13 @@ fn in_a_thread<T: Send + 'static, F: Future<Output = T>>(
 #[tokio::test]
 async fn a_database_that_lacks_migrations_is_pending() {
     let database = Database::empty().await;
-    let checked = check(&database.route(), &Prefix::default()).await;
+    let checked = check(&database.connect_settings(), &Prefix::default()).await;
     assert!(matches!(checked, Err(MigrateError::Pending)), "{checked:?}");
 
     let database = Database::migrated().await;
     let undo = "DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)";
     assert_eq!(database.execute(undo).await, 1);
-    let checked = check(&database.route(), &Prefix::default()).await;
+    let checked = check(&database.connect_settings(), &Prefix::default()).await;
     assert!(matches!(checked, Err(MigrateError::Pending)), "{checked:?}");
 }
 
@@ -71,7 +71,7 @@ async fn a_database_that_lacks_migrations_is_pending() {
 async fn a_check_changes_nothing() {
     let database = Database::empty().await;
 
-    let checked = check(&database.route(), &Prefix::default()).await;
+    let checked = check(&database.connect_settings(), &Prefix::default()).await;
 
     assert!(checked.is_err());
     assert_eq!(shape(&database).await, [""; 0]);
@@ -107,7 +107,7 @@ async fn a_replica_brings_an_empty_database_up_to_date() {
     let replica = installation.serve(installation.config()).await;
 
     assert_eq!(replica.health(SERVICE).await, ServingStatus::Serving);
-    check(&installation.database.route(), &Prefix::default()).await.unwrap();
+    check(&installation.database.connect_settings(), &Prefix::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn a_schema_with_newer_migrations_is_accepted() {
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
         VALUES (9999, 'of a newer build', true, '\\x00', 0)";
     installation.database.execute(newer).await;
-    let route = installation.database.route();
+    let route = installation.database.connect_settings();
 
     migrate(&route, &Prefix::default()).await.unwrap();
     check(&route, &Prefix::default()).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_database_from_before_the_first_release_is_refused_and_not_changed() {
              SELECT version, 'of before', true, sha384('before'), 0 FROM generate_series(1, 26) AS version",
         )
         .await;
-    let (before, route) = (shape(database).await, database.route());
+    let (before, route) = (shape(database).await, database.connect_settings());
 
     let refusals = [
         migrate(&route, &Prefix::default()).await,
@@ -168,7 +168,7 @@ async fn a_changed_migration_is_refused() {
     let database = Database::migrated().await;
     database.execute("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 2").await;
 
-    let migrated = migrate(&database.route(), &Prefix::default()).await;
+    let migrated = migrate(&database.connect_settings(), &Prefix::default()).await;
 
     assert!(matches!(migrated, Err(MigrateError::OtherSchema { version: 2, .. })), "{migrated:?}");
 }
@@ -192,10 +192,10 @@ async fn a_replica_with_another_prefix_is_refused_at_the_start() {
 #[tokio::test]
 async fn the_prefix_chosen_before_the_first_migration_stays() {
     let database = Database::empty().await;
-    migrate(&database.route(), &other_prefix()).await.unwrap();
+    migrate(&database.connect_settings(), &other_prefix()).await.unwrap();
 
-    let again = migrate(&database.route(), &Prefix::default()).await;
+    let again = migrate(&database.connect_settings(), &Prefix::default()).await;
 
     assert!(matches!(again, Err(MigrateError::OtherPrefix { .. })), "{again:?}");
-    check(&database.route(), &other_prefix()).await.unwrap();
+    check(&database.connect_settings(), &other_prefix()).await.unwrap();
 }

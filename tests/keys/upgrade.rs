@@ -99,7 +99,7 @@ const ROWS: [(i64, &str); 5] = [
 #[tokio::test]
 async fn the_plan_lists_the_locks_of_each_migration() {
     let database = Database::empty().await;
-    let planned = plan(&database.route()).await.unwrap();
+    let planned = plan(&database.connect_settings()).await.unwrap();
     assert_eq!(planned.len(), MIGRATIONS.iter().count());
     let mut connection = database.connect().await;
 
@@ -129,12 +129,13 @@ async fn a_database_at_an_older_migration_keeps_its_rows_and_its_tokens() {
         copy(&now.database, &old, table).await;
     }
     old.execute("SELECT setval('token_events_id_seq', max(id)) FROM token_events").await;
-    let planned: Vec<_> = plan(&old.route()).await.unwrap().iter().map(|planned| planned.version).collect();
+    let planned: Vec<_> =
+        plan(&old.connect_settings()).await.unwrap().iter().map(|planned| planned.version).collect();
     assert_eq!(planned.first(), Some(&5));
 
-    migrate(&old.route(), &Prefix::default()).await.unwrap();
+    migrate(&old.connect_settings(), &Prefix::default()).await.unwrap();
 
-    assert!(plan(&old.route()).await.unwrap().is_empty());
+    assert!(plan(&old.connect_settings()).await.unwrap().is_empty());
     let upgraded = Installation { database: old, ..now };
     let replica = upgraded.serve(upgraded.config()).await;
     let mut root = replica.root();

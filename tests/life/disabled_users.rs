@@ -13,11 +13,10 @@ use tokend::api::proto::{
 };
 use tonic::{Code, Status};
 
-use super::{got, seconds, verdict};
+use super::{a_statement_waits, copy_token, got, seconds, verdict};
 use crate::support::client::{
     Client, created, created_with, leaver, nanos, new_request_id, ordinary, revoked, rotation, texts,
 };
-use crate::support::database::Database;
 use crate::support::replica::Replica;
 use crate::support::status::refused;
 use crate::support::{eventually, in_time};
@@ -232,15 +231,6 @@ async fn a_service_account_is_another_owner_than_the_person_of_its_name() {
     }
 }
 
-/// Waits until a server process waits for a lock of this kind, in a statement with this prefix.
-pub(super) async fn waits(database: &Database, kind: &str, statement: &str) {
-    let waiting = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-         AND wait_event_type = 'Lock' AND wait_event = '{kind}' AND query LIKE '{statement}%'"
-    );
-    eventually("a statement waits", async || (database.count(&*waiting).await > 0).then_some(())).await;
-}
-
 #[tokio::test]
 async fn a_concurrent_rotation_does_not_survive_and_a_later_creation_fails() {
     let replica = Replica::start().await;
@@ -253,11 +243,11 @@ async fn a_concurrent_rotation_does_not_survive_and_a_later_creation_fails() {
     held.execute("SELECT id FROM tokens WHERE user_id = 'ada' FOR SHARE").await.unwrap();
     let (mut first, mut second, mut third) = (root.clone(), root.clone(), root.clone());
     let rotating = tokio::spawn(async move { first.rotate_token(rotation(&id)).await });
-    waits(database, "transactionid", "SELECT CASE WHEN t.id").await;
+    a_statement_waits(database, "transactionid", "SELECT CASE WHEN t.id").await;
     let ending = tokio::spawn(async move { second.disable_user(disabling("ada")).await });
-    waits(database, "advisory", "SELECT pg_advisory_xact_lock(").await;
+    a_statement_waits(database, "advisory", "SELECT pg_advisory_xact_lock(").await;
     let creating = tokio::spawn(async move { third.create_token(ordinary()).await });
-    waits(database, "advisory", "SELECT pg_advisory_xact_lock_shared(").await;
+    a_statement_waits(database, "advisory", "SELECT pg_advisory_xact_lock_shared(").await;
 
     held.rollback().await.unwrap();
 
@@ -318,13 +308,7 @@ async fn a_hundred_thousand_tokens_of_one_user_are_disabled_and_enabled_in_one_c
     let database = &replica.installation.database;
     let mut root = replica.root();
     let made = created(&mut root, ordinary()).await;
-    let copies =
-        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
-            expire_time, durable_hash, mac, mac_key_id)
-        SELECT gen_random_uuid(), organization_id, user_id, name, scopes, labels,
-            create_time - copy * interval '1 ms', created_by, expire_time, durable_hash, mac, mac_key_id
-        FROM tokens, generate_series(1, 99999) AS copy WHERE user_id = 'ada'";
-    database.fill(copies).await;
+    copy_token(database, 99_999, "user_id = 'ada'").await;
     assert_eq!(verdict(&mut root, &made.secret).await, Verdict::Valid);
 
     let started = std::time::Instant::now();

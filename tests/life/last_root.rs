@@ -41,10 +41,11 @@ const HARMLESS: [&str; 11] = [
 ];
 
 /// Read-only RPCs.
-const READS: [&str; 12] = [
+const READS: [&str; 13] = [
     "GetToken",
     "ListTokens",
     "ListUsers",
+    "GetUsage",
     "Verify",
     "VerifyStream",
     "ListTokenEvents",

@@ -9,9 +9,8 @@ use tokend::api::proto::{
 };
 use tonic::Code;
 
-use super::{got, seconds, verdict};
+use super::{a_statement_waits, copy_token, got, seconds, verdict};
 use crate::support::client::{Client, created, created_with, leaver, nanos, ordinary, revoked, rotation};
-use crate::support::database::Database;
 use crate::support::replica::{Installation, Replica};
 use crate::support::status::{fields, refused};
 use crate::support::{eventually, in_time};
@@ -116,15 +115,6 @@ async fn all_earlier_tokens_are_revoked_while_others_are_created() {
     assert_eq!(database.count(ALIVE).await, 0);
 }
 
-/// Waits until a server process waits for a lock of this kind, in a statement with this prefix.
-async fn waits(database: &Database, kind: &str, statement: &str) {
-    let waiting = format!(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-         AND wait_event_type = 'Lock' AND wait_event = '{kind}' AND query LIKE '{statement}%'"
-    );
-    eventually("a statement waits", async || (database.count(&*waiting).await > 0).then_some(())).await;
-}
-
 #[tokio::test]
 async fn a_concurrent_rotation_does_not_survive() {
     let replica = Replica::start().await;
@@ -137,9 +127,9 @@ async fn a_concurrent_rotation_does_not_survive() {
     held.execute("SELECT id FROM tokens WHERE user_id = 'ada' FOR SHARE").await.unwrap();
     let (mut first, mut second) = (root.clone(), root.clone());
     let rotating = tokio::spawn(async move { first.rotate_token(rotation(&id)).await });
-    waits(database, "transactionid", "SELECT CASE WHEN t.id").await;
+    a_statement_waits(database, "transactionid", "SELECT CASE WHEN t.id").await;
     let leaving = tokio::spawn(async move { left(&mut second, "ada").await });
-    waits(database, "advisory", "SELECT pg_advisory_xact_lock(").await;
+    a_statement_waits(database, "advisory", "SELECT pg_advisory_xact_lock(").await;
 
     held.rollback().await.unwrap();
 
@@ -160,9 +150,9 @@ async fn a_later_rotation_is_refused() {
     held.execute("SELECT id FROM tokens WHERE user_id = 'ada' FOR SHARE").await.unwrap();
     let (mut first, mut second) = (root.clone(), root.clone());
     let leaving = tokio::spawn(async move { left(&mut first, "ada").await });
-    waits(database, "transactionid", "SELECT count(*) FROM (").await;
+    a_statement_waits(database, "transactionid", "SELECT count(*) FROM (").await;
     let rotating = tokio::spawn(async move { second.rotate_token(rotation(&id)).await });
-    waits(database, "advisory", "SELECT pg_advisory_xact_lock_shared(").await;
+    a_statement_waits(database, "advisory", "SELECT pg_advisory_xact_lock_shared(").await;
 
     held.rollback().await.unwrap();
 
@@ -183,13 +173,7 @@ async fn a_hundred_thousand_tokens_of_one_user_are_revoked_in_one_call() {
         ..rotation(&made.token.unwrap().id)
     };
     let successor = root.rotate_token(graceful).await.unwrap().into_inner();
-    let copies =
-        "INSERT INTO tokens (id, organization_id, user_id, name, scopes, labels, create_time, created_by,
-            expire_time, durable_hash, mac, mac_key_id)
-        SELECT gen_random_uuid(), organization_id, user_id, name, scopes, labels,
-            create_time - copy * interval '1 ms', created_by, expire_time, durable_hash, mac, mac_key_id
-        FROM tokens, generate_series(1, 99998) AS copy WHERE user_id = 'ada' AND rotated_from IS NOT NULL";
-    database.fill(copies).await;
+    copy_token(database, 99_998, "user_id = 'ada' AND rotated_from IS NOT NULL").await;
     assert_eq!(database.count(ALIVE).await, 100_000);
     assert_eq!(verdict(&mut root, &successor.secret).await, Verdict::Valid);
 
@@ -235,7 +219,7 @@ async fn bulk_revocations_leave_connections_for_single_ones() {
             tokio::spawn(async move { root.revoke_user_tokens(leaver(&user_id)).await })
         })
         .collect();
-    waits(database, "transactionid", "SELECT count(*) FROM (").await;
+    a_statement_waits(database, "transactionid", "SELECT count(*) FROM (").await;
 
     let revocation = in_time("the revocation of one", revoked(&mut root, &alone, "")).await;
 

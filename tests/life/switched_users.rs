@@ -8,8 +8,7 @@ use tokend::api::proto::{
 use tokend::secret::TokenId;
 use tonic::{Code, Status};
 
-use super::disabled_users::waits;
-use super::{seconds, verdict};
+use super::{a_statement_waits, seconds, verdict};
 use crate::support::client::{Client, created, new_request_id, ordinary, rotation, texts};
 use crate::support::in_time;
 use crate::support::replica::Replica;
@@ -58,9 +57,9 @@ async fn of_two_enablings_at_once_the_second_one_finds_nothing_to_do() {
     held.execute("SELECT FROM disabled_users FOR UPDATE").await.unwrap();
     let (mut first, mut second) = (root.clone(), root.clone());
     let first = tokio::spawn(async move { first.enable_user(enabling("nobody")).await });
-    waits(database, "transactionid", "DELETE FROM disabled_users").await;
+    a_statement_waits(database, "transactionid", "DELETE FROM disabled_users").await;
     let second = tokio::spawn(async move { second.enable_user(enabling("nobody")).await });
-    waits(database, "advisory", "SELECT pg_advisory_xact_lock(").await;
+    a_statement_waits(database, "advisory", "SELECT pg_advisory_xact_lock(").await;
 
     held.rollback().await.unwrap();
 
@@ -115,7 +114,7 @@ async fn the_caller_is_judged_as_its_row_is_in_the_transaction() {
         holder.execute(AssertSqlSafe(lock)).await.unwrap();
 
         let switching = tokio::spawn(async move { switch(&mut lead, enables).await });
-        waits(database, "transactionid", "SELECT").await;
+        a_statement_waits(database, "transactionid", "SELECT").await;
         let narrow = format!("UPDATE tokens SET {change} WHERE id = '{row}'; COMMIT");
         holder.execute(AssertSqlSafe(narrow)).await.unwrap();
 

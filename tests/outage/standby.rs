@@ -14,10 +14,10 @@ async fn a_standby_is_named_until_it_is_promoted() {
     let installation = Installation::on(Database::migrated_on(primary.socket_dir()).await).await;
     let standby = Standby::of(&primary);
     let copy = Database::named(standby.socket_dir(), "tokend");
-    let refused = tokend::store::migrate(&copy.route(), &Prefix::default()).await.unwrap_err();
+    let refused = tokend::store::migrate(&copy.connect_settings(), &Prefix::default()).await.unwrap_err();
     assert!(refused.to_string().contains("this is a standby"), "{refused}");
     let mut config = installation.config();
-    config.database = copy.route();
+    config.database = copy.connect_settings();
     let replica = installation.launch(config);
 
     eventually("readiness names the standby", async || {

@@ -4,12 +4,20 @@ use std::process::Output;
 
 use tokend::api::proto::Verdict;
 
-use super::program::{TestDir, printed, run, text};
+use super::program::{Running, TestDir, printed, run, text};
 use super::rpc;
 
 /// Runs a command with the root token, and this standard input.
 fn operate(address: &str, root: &str, arguments: &[&str], input: &str) -> Output {
     run(arguments, &[("TOKEND_ADDRESS", address), ("TOKEND_SECRET", root)], input)
+}
+
+/// Starts a server; returns it with its directory, its address and the secret of the root token.
+fn started() -> ((Running, TestDir), String, String) {
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let (address, root) = (server.ready(), test_dir.root_secret());
+    ((server, test_dir), address, root)
 }
 
 fn json(output: Output) -> serde_json::Value {
@@ -18,10 +26,7 @@ fn json(output: Output) -> serde_json::Value {
 
 #[test]
 fn commands_show_change_rotate_and_revoke_a_token() {
-    let test_dir = TestDir::new();
-    let mut server = test_dir.serve();
-    let address = server.ready();
-    let root = test_dir.root_secret();
+    let (_server, address, root) = started();
     let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
     let create =
         ["token", "create", "--user", "ada", "--name", "laptop", "--ttl", "30d", "--cidr", "10.0.0.0/8"];
@@ -80,10 +85,7 @@ fn commands_show_change_rotate_and_revoke_a_token() {
 
 #[test]
 fn wrong_usage_exits_with_status_2_and_a_refusal_with_1() {
-    let test_dir = TestDir::new();
-    let mut server = test_dir.serve();
-    let address = server.ready();
-    let root = test_dir.root_secret();
+    let (_server, address, root) = started();
     let id = &root[5..27];
 
     for wrong in [
@@ -120,10 +122,7 @@ fn wrong_usage_exits_with_status_2_and_a_refusal_with_1() {
 
 #[test]
 fn commands_set_and_show_a_policy() {
-    let test_dir = TestDir::new();
-    let mut server = test_dir.serve();
-    let address = server.ready();
-    let root = test_dir.root_secret();
+    let (_server, address, root) = started();
     let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
 
     let set =
@@ -143,10 +142,7 @@ fn commands_set_and_show_a_policy() {
 
 #[test]
 fn a_dry_run_and_enforcement_print_the_outcome_of_each_token() {
-    let test_dir = TestDir::new();
-    let mut server = test_dir.serve();
-    let address = server.ready();
-    let root = test_dir.root_secret();
+    let (_server, address, root) = started();
     let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
     let create =
         |name| ["token", "create", "--user", "ada", "--name", name, "--no-expiration", "--scope", "a"];
@@ -184,10 +180,7 @@ fn a_dry_run_and_enforcement_print_the_outcome_of_each_token() {
 
 #[test]
 fn commands_disable_enable_and_list_users() {
-    let test_dir = TestDir::new();
-    let mut server = test_dir.serve();
-    let address = server.ready();
-    let root = test_dir.root_secret();
+    let (_server, address, root) = started();
     let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
     let create =
         ["token", "create", "--user", "ada", "--name", "laptop", "--ttl", "30d", "--scope", "orders:read"];
@@ -219,6 +212,11 @@ fn commands_disable_enable_and_list_users() {
     assert_eq!((&noted["attribution"], &noted["actingUser"]), (&"ATTRIBUTION_PROVEN".into(), &"root".into()));
     assert_eq!((noted.get("tokenId"), &noted["ownerKind"]), (None, &"OWNER_KIND_USER".into()));
     assert!(printed(tokend(&["audit", "list", "--limit", "1"])).contains("root (proven)"));
+
+    let counted = printed(tokend(&["usage", "--by", "day", "--user", "ada"]));
+    assert!(counted.ends_with("Z\n") && counted.contains(" to "), "{counted}");
+    let counted = json(tokend(&["usage", "--token", &service[5..27], "--json"]));
+    assert!(counted["startTime"].is_string() && counted["endTime"].is_string(), "{counted}");
 
     let enabled = printed(tokend(&["user", "enable", "ada"]));
     assert!(enabled.contains("\n1 tokens no longer out of use") && enabled.contains("accepted"), "{enabled}");

@@ -6,7 +6,7 @@ use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::token_service_client::TokenServiceClient;
 use tokend::api::proto::{
-    CreateTokenRequest, CreateTokenResponse, RevokeTokenRequest, RevokeTokenResponse,
+    CreateTokenRequest, CreateTokenResponse, OwnerKind, RevokeTokenRequest, RevokeTokenResponse,
     RevokeUserTokensRequest, RotateTokenRequest, RotateTokenResponse, UpdateTokenRequest, VerifyRequest,
     VerifyResponse,
 };
@@ -53,6 +53,17 @@ pub(crate) fn ordinary() -> CreateTokenRequest {
         name: "laptop".to_owned(),
         expiration: Some(Expiration::NoExpiration(true)),
         ..Default::default()
+    }
+}
+
+/// Requests a token of this owner in acme.
+pub(crate) fn of_owner(user_id: &str, kind: OwnerKind, scopes: &[&str]) -> CreateTokenRequest {
+    CreateTokenRequest {
+        organization_id: "acme".to_owned(),
+        user_id: user_id.to_owned(),
+        owner_kind: kind.into(),
+        scopes: texts(scopes),
+        ..ordinary()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tokend::secret::Prefix;
-use tokend::store::Route;
+use tokend::store::ConnectSettings;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
@@ -48,7 +48,7 @@ impl Database {
         let template = Self::shared(TEMPLATE);
         MADE.get_or_init(async || {
             administration().execute(format!("CREATE DATABASE {TEMPLATE}")).await;
-            tokend::store::migrate(&template.route(), &Prefix::default()).await.unwrap();
+            tokend::store::migrate(&template.connect_settings(), &Prefix::default()).await.unwrap();
             // The first session writes the file from which the sessions of all copies start faster.
             template.connect().await.close().await.unwrap();
         })
@@ -99,7 +99,7 @@ impl Database {
     pub(crate) async fn migrated_on(socket_dir: &Path) -> Self {
         let database = Self::named(socket_dir, "tokend");
         Self::named(socket_dir, "postgres").execute("CREATE DATABASE tokend").await;
-        tokend::store::migrate(&database.route(), &Prefix::default()).await.unwrap();
+        tokend::store::migrate(&database.connect_settings(), &Prefix::default()).await.unwrap();
         database
     }
 
@@ -118,8 +118,8 @@ impl Database {
         cluster::connect_through(&self.socket_dir, &self.name)
     }
 
-    /// Returns the route to it, for tokend.
-    pub(crate) fn route(&self) -> Route {
+    /// Returns how tokend connects to it.
+    pub(crate) fn connect_settings(&self) -> ConnectSettings {
         self.options().into()
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokend::private_postgres::Cluster;
-use tokend::store::Route;
+use tokend::store::ConnectSettings;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
@@ -136,10 +136,10 @@ impl Proxy {
         self.address
     }
 
-    /// Returns a route to the same database through the proxy.
-    pub(crate) fn lead(&self, route: &Route) -> Route {
+    /// Returns settings to reach the same database through the proxy.
+    pub(crate) fn lead(&self, settings: &ConnectSettings) -> ConnectSettings {
         // Built from new options: if a socket is set, `host` is ignored.
-        let database = route.options.get_database().expect("a database").to_owned();
+        let database = settings.options.get_database().expect("a database").to_owned();
         PgConnectOptions::new_without_pgpass()
             .host(&self.address.ip().to_string())
             .port(self.address.port())

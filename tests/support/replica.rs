@@ -132,7 +132,7 @@ impl Installation {
                 response_memory_bytes: 64 << 20,
                 timeouts: Timeouts::default(),
             },
-            database: self.database.route(),
+            database: self.database.connect_settings(),
             direct_database: None,
             database_connections: 16,
             migrate: true,

@@ -24,7 +24,7 @@ use crate::support::replica::Replica;
 use crate::watch::watcher::Watcher;
 
 /// What the audit log does not record as a change: an event has it itself, or its kind and time say it.
-const NOT_RECORDED: [&str; 9] = [
+const NOT_RECORDED: [&str; 10] = [
     "id",
     "organization_id",
     "user_id",
@@ -33,6 +33,7 @@ const NOT_RECORDED: [&str; 9] = [
     "create_time",
     "created_by",
     "last_use_time",
+    "last_refusal",
     "revoke_time",
 ];
 
@@ -58,6 +59,8 @@ async fn every_field_of_a_token_is_in_every_answer_that_shows_one() {
     use_of_it.client_ip = "10.0.0.1".to_owned();
     assert_eq!(root.verify(use_of_it).await.unwrap().into_inner().verdict(), Verdict::Valid);
     eventually("the use is recorded", async || got(&mut root, &id).await.last_use_time).await;
+    assert_eq!(verified(&mut root, &made.secret, &["no:such"]).await.verdict(), Verdict::MissingScope);
+    eventually("the refusal is recorded", async || got(&mut root, &id).await.last_refusal).await;
     let grace_period = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
     rotated(&mut root, RotateTokenRequest { grace_period, ..rotation(&id) }).await;
     let disabling = DisableTokenRequest { token_id: id.clone(), ..Default::default() };
@@ -67,7 +70,7 @@ async fn every_field_of_a_token_is_in_every_answer_that_shows_one() {
     let filled = fill(&replica.installation.database, &id, &fields).await;
 
     let whole = got(&mut root, &id).await;
-    let without_use = Token { last_use_time: None, ..whole.clone() };
+    let without_use = Token { last_use_time: None, last_refusal: None, ..whole.clone() };
 
     assert_eq!(names(&whole, &fields), fields.iter().map(|field| field.name.clone()).collect());
     let listing = ListTokensRequest { user_id: whole.user_id.clone(), ..Default::default() };

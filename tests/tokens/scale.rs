@@ -75,14 +75,17 @@ impl Call {
             ("0001-01-01", "00000000-0000-0000-0000-000000000000")
         };
         let (time, id) = if self.position == START { start } else { self.position };
-        let owner = match (walk.contains("organization_id = $15"), walk.contains("user_id = $1")) {
+        let owner = match (walk.contains("organization_id = $17"), walk.contains("user_id = $1")) {
             (true, true) => ", 'big', 'user-7'",
             (true, false) => ", 'big'",
             (false, true) => ", 'user-7'",
             (false, false) => "",
         };
         let disabled = self.states == ALL;
-        format!("'{time}', '{id}', {}, {}, 51, {disabled}, now(), NULL{owner}", self.states, self.filters)
+        format!(
+            "'{time}', '{id}', {}, {}, 51, {disabled}, now(), NULL, NULL, false{owner}",
+            self.states, self.filters
+        )
     }
 }
 

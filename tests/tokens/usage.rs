@@ -33,6 +33,7 @@ fn counted(number: u128, verifications: u64) -> UseCount {
         verdict: Verdict::Valid,
         time: time::OffsetDateTime::now_utc(),
         verifications,
+        refusal: None,
     }
 }
 

@@ -1,5 +1,5 @@
 //! A token packed into one byte string: the wire encoding (protobuf) of the API's `Token` message, without
-//! its state and last use, which are not part of the record. Stored in the cache, used by Verify for judging,
+//! its state, last use and last refusal, which are not part of the record. Stored in the cache, used by Verify for judging,
 //! and copied into its response unchanged. A test next to the messages checks that both encodings are equal.
 
 use time::OffsetDateTime;
@@ -65,7 +65,7 @@ impl FieldPositions {
                 }
                 Value::Time(Some(value)) if field.name != LAST_USE_TIME => time(&mut wire, tag, *value),
                 Value::Grant(Some(value)) => grant::write(&mut wire, tag, value),
-                Value::Time(_) | Value::Grant(None) => {}
+                Value::Time(_) | Value::Grant(None) | Value::Refusal(_) => {}
             }
             let end = position(wire.len());
             match field.name {

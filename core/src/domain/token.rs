@@ -2,6 +2,7 @@
 //! response that contains a token. Knows no clock: the time at which a state is judged is an argument.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use time::OffsetDateTime;
 
@@ -60,6 +61,25 @@ pub struct Token {
     pub family_id: Option<TokenId>,
     /// What the user id names.
     pub owner_kind: OwnerKind,
+    /// When and why it was refused last, though its secret was right; `None` if it was not requested, and before the
+    /// first recorded refusal.
+    pub last_refusal: Option<Box<LastRefusal>>,
+}
+
+/// The most missing scopes that a refusal names.
+pub const MAX_MISSING_SCOPES: usize = 4;
+
+/// A verdict other than VALID on a token whose secret was right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastRefusal {
+    /// When it was given, by the database's clock.
+    pub time: OffsetDateTime,
+    /// The number of the verdict in the contract.
+    pub verdict: u8,
+    /// The first required scopes that the token lacked.
+    pub missing_scopes: Vec<String>,
+    /// The address that presented the secret; `None`: it is not known.
+    pub client_ip: Option<IpAddr>,
 }
 
 /// A field of a token, as the contract has it.
@@ -90,6 +110,8 @@ pub enum Value<'a> {
     Grant(Option<&'a Grant>),
     /// What owns it: an enum's number.
     OwnerKind(OwnerKind),
+    /// A refusal.
+    Refusal(Option<&'a LastRefusal>),
 }
 
 /// Whether a token can be used, at a given time.
@@ -138,6 +160,7 @@ impl Token {
             plan: None,
             family_id: None,
             owner_kind: OwnerKind::default(),
+            last_refusal: None,
         }
     }
 
@@ -165,7 +188,7 @@ impl Token {
     /// Returns every field except the state, which depends on the time. By ascending number, but the owner's
     /// kind is last: it is read from the end of a packed token.
     #[must_use]
-    pub fn fields(&self) -> [Field<'_>; 21] {
+    pub fn fields(&self) -> [Field<'_>; 22] {
         use Value::{Text, Time};
         // Without `..`, so that this does not compile while a field is missing below.
         let Self {
@@ -190,6 +213,7 @@ impl Token {
             plan,
             family_id,
             owner_kind,
+            last_refusal,
         } = self;
         let field = |number, name, value| Field { number, name, value };
         let id_of =
@@ -217,6 +241,7 @@ impl Token {
             field(22, "plan", Text(plan.as_ref().map_or("", PlanName::as_str).into())),
             field(23, "family_id", id_of(family_id)),
             field(21, "owner_kind", Value::OwnerKind(*owner_kind)),
+            field(24, "last_refusal", Value::Refusal(last_refusal.as_deref())),
         ]
     }
 

@@ -12,7 +12,7 @@ use axum::routing::get;
 
 use super::interface::{Console, go_to};
 use super::session::gate;
-use super::{assets, audit, find, guard, missing, policy, session, tokens, users};
+use super::{assets, audit, find, guard, missing, policy, session, tokens, usage, users};
 use crate::admission::request_memory::RequestLimiter;
 use crate::api::http::connections::{self, Listener};
 use crate::transport::listener::Incoming;
@@ -37,6 +37,7 @@ fn routes(console: Arc<Console>) -> Router {
         .merge(find::routes())
         .merge(audit::routes())
         .merge(policy::routes())
+        .merge(usage::routes())
         .merge(users::routes())
         .route("/assets/{name}", get(assets::serve))
         .fallback(missing::page)

@@ -20,6 +20,7 @@ mod session;
 mod site;
 mod streams;
 mod tokens;
+mod usage;
 mod users;
 
 pub use interface::Console;

@@ -96,6 +96,7 @@ pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListToke
     let created_before = bound("created_before", message.created_before);
     let expires_before = bound("expires_before", message.expires_before);
     let unused_since = bound("unused_since", message.unused_since);
+    let refused_after = bound("refused_after", message.refused_after);
     let name_contains = violations.take("name_contains", optional(&message.name_contains, NamePart::parse));
     let order = violations.take("order_by", order(&message.order_by));
     let page_size = violations.take("page_size", page_size(message.page_size));
@@ -110,6 +111,8 @@ pub(super) fn list_request(message: proto::ListTokensRequest) -> Result<ListToke
                 created_before: created_before?,
                 expires_before: expires_before?,
                 unused_since: unused_since?,
+                refused_after: refused_after?,
+                never_used: message.never_used,
                 name_contains: name_contains?,
                 order: order?,
             },

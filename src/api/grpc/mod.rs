@@ -25,6 +25,7 @@ pub(crate) mod server;
 mod service;
 mod stream;
 pub(crate) mod token_api;
+mod usage;
 mod users;
 mod verify;
 mod watch;

@@ -12,7 +12,7 @@ use super::server::token_service_server::TokenService;
 use super::stream::{VerifyRequests, VerifyResponses};
 use super::token_api::TokenApi;
 use super::watch::{WatchStream, Watcher};
-use super::{audit, changes, convert, policies, users};
+use super::{audit, changes, convert, policies, usage, users};
 use crate::api::drain::DrainSignal;
 use crate::api::proto::{
     CheckPolicyRequest, CheckPolicyResponse, CreateConsoleLinkRequest, CreateConsoleLinkResponse,
@@ -20,12 +20,13 @@ use crate::api::proto::{
     DeletePlanRequest, DeletePlanResponse, DisableTokenRequest, DisableTokenResponse, DisableUserRequest,
     DisableUserResponse, EnableTokenRequest, EnableTokenResponse, EnableUserRequest, EnableUserResponse,
     EnforcePolicyRequest, EnforcePolicyResponse, GetPlanRequest, GetPlanResponse, GetPolicyRequest,
-    GetPolicyResponse, GetTokenRequest, GetTokenResponse, ListPlansRequest, ListPlansResponse,
-    ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest, ListTokensResponse, ListUsersRequest,
-    ListUsersResponse, RevokePortalSessionsRequest, RevokePortalSessionsResponse, RevokeTokenRequest,
-    RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest,
-    RotateTokenResponse, SetPlanRequest, SetPlanResponse, UpdatePolicyRequest, UpdatePolicyResponse,
-    UpdateTokenRequest, UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
+    GetPolicyResponse, GetTokenRequest, GetTokenResponse, GetUsageRequest, GetUsageResponse,
+    ListPlansRequest, ListPlansResponse, ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest,
+    ListTokensResponse, ListUsersRequest, ListUsersResponse, RevokePortalSessionsRequest,
+    RevokePortalSessionsResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
+    RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, SetPlanRequest, SetPlanResponse,
+    UpdatePolicyRequest, UpdatePolicyResponse, UpdateTokenRequest, UpdateTokenResponse, VerifyRequest,
+    VerifyStreamRequest, WatchTokensRequest,
 };
 use crate::domain::Permission;
 use crate::domain::root::LastRoot;
@@ -201,6 +202,18 @@ impl TokenService for TokenApi {
             let caller = credential.caller();
             let page = self.context.actions.list_users(caller, listing, page_size, page_token).await?;
             Ok(users::list_response(page))
+        })
+        .await
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<GetUsageRequest>,
+    ) -> Result<Response<GetUsageResponse>, Status> {
+        let most = |_: &_| usage::MOST;
+        self.call_for_page(Rpc::GetUsage, Permission::ReadOwn, request, most, async |credential, message| {
+            let request = usage::request(&message)?;
+            Ok(usage::response(self.context.actions.usage(credential.caller(), request).await?))
         })
         .await
     }

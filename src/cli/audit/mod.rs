@@ -143,8 +143,8 @@ async fn purge(
 }
 
 async fn open(database: &Database) -> Result<Store, CommandError> {
-    store::check(&database.route, &database.prefix).await?;
-    let store = Store::new(database.route.clone(), 1);
+    store::check(&database.settings, &database.prefix).await?;
+    let store = Store::new(database.settings.clone(), 1);
     store.open();
     Ok(store)
 }

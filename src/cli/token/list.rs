@@ -57,6 +57,14 @@ pub(crate) struct ListFlags {
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     unused_since: Option<Timestamp>,
 
+    /// Tokens that were refused at this time or later although their secret was right, RFC 3339 or how long ago, such as 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
+    refused_after: Option<Timestamp>,
+
+    /// Tokens that were never used
+    #[arg(long)]
+    never_used: bool,
+
     /// Tokens with this text in their name
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     name_contains: String,
@@ -112,6 +120,8 @@ pub(super) async fn run(flags: ListFlags, environment: &Environment) -> Result<(
         created_before: flags.created_before,
         expires_before: flags.expires_before,
         unused_since: flags.unused_since,
+        refused_after: flags.refused_after,
+        never_used: flags.never_used,
         name_contains: flags.name_contains,
         order_by: flags.order_by,
         ..ListTokensRequest::default()

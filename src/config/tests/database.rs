@@ -1,7 +1,7 @@
 //! Which database is used, and that its password is never shown.
 
 use super::*;
-use crate::store::Pooling;
+use crate::store::PoolerMode;
 
 #[test]
 fn a_password_in_the_database_flag_is_refused_and_not_repeated() {
@@ -34,8 +34,8 @@ fn a_direct_database_url_is_accepted_only_with_a_database_url() {
         panic!("no way past the pooler")
     };
 
-    assert_eq!((database.options.get_host(), database.pooling), ("pooler", Pooling::Transaction));
-    assert_eq!((past.options.get_host(), past.pooling), ("direct", Pooling::Session));
+    assert_eq!((database.options.get_host(), database.pooling), ("pooler", PoolerMode::Transaction));
+    assert_eq!((past.options.get_host(), past.pooling), ("direct", PoolerMode::Session));
     for part in direct.chunks(2) {
         let refused = refusal(part, &[]);
         assert!(matches!(refused, ConfigError::NoDatabaseToPool), "{refused:?}");

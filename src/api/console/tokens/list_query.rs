@@ -146,6 +146,8 @@ impl ListQuery {
                 created_before: created_before?,
                 expires_before: expires_before?,
                 unused_since: unused_since?,
+                refused_after: None,
+                never_used: false,
                 name_contains: name_contains?,
                 order: if self.is_by_expiration() { Order::ExpireTime } else { Order::CreateTimeDescending },
             })

@@ -16,6 +16,7 @@ use crate::api::console::form::Problems;
 use crate::api::console::moments::Moment;
 use crate::api::console::owners::TypedOwner;
 use crate::api::console::pages::Frame;
+use crate::api::console::usage::chart::Chart;
 
 /// The list of tokens.
 #[derive(Template)]
@@ -125,6 +126,8 @@ pub(super) struct One {
     pub(super) events: Vec<EventView>,
     /// Why it is disabled, as the audit log has it.
     pub(super) disable_reason: String,
+    /// Its verifications of the last 30 days.
+    pub(super) chart: Chart,
     /// Whether the sessions of this token can be shown.
     pub(super) sessions: bool,
     /// The address of its older events.

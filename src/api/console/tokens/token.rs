@@ -14,6 +14,7 @@ use crate::api::console::interface::{Console, PageRequest};
 use crate::api::console::owners::TypedOwner;
 use crate::api::console::pages::visible;
 use crate::api::console::session::visit::Visit;
+use crate::api::console::usage::chart::{Chart, last_days};
 use crate::domain::event::EventKind;
 use crate::domain::{Caller, Permission, Token, TokenState};
 use crate::secret::TokenId;
@@ -47,6 +48,7 @@ pub(super) async fn page(
         family: family(console, &visit, &token).await?,
         events: found.events.iter().map(|event| EventView::new(event, visit.now, sealed_to)).collect(),
         disable_reason: disable_reason(console, &visit, &token).await?,
+        chart: chart(console, &visit, id).await?,
         sessions: visit.caller().require(Permission::Root).is_ok(),
         older: found.next_page_token.map(|token| older(id, &token)),
         is_older,
@@ -114,6 +116,12 @@ async fn disable_reason(console: &Console, visit: &Visit, token: &Token) -> Resu
     let change =
         found.events.iter().flat_map(|event| &event.changes).find(|change| change.field == "disable_reason");
     Ok(change.and_then(|change| change.new.as_deref()).map(visible).unwrap_or_default())
+}
+
+/// Reads the verifications of the last 30 days.
+async fn chart(console: &Console, visit: &Visit, id: TokenId) -> Result<Chart, ActionError> {
+    let request = last_days(Some(id), None, (None, None), 0);
+    Ok(Chart::new(&console.integrations.context.actions.usage(visit.caller(), request).await?))
 }
 
 async fn events(

@@ -86,6 +86,8 @@ async fn tokens(console: &Console, visit: &Visit, owner: NamedUser) -> Result<Pa
         created_before: None,
         expires_before: None,
         unused_since: None,
+        refused_after: None,
+        never_used: false,
         name_contains: None,
         order: Order::CreateTimeDescending,
     };

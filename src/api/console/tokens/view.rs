@@ -5,6 +5,7 @@ use time::{Duration, OffsetDateTime};
 use super::grant_form;
 use crate::api::console::moments::{Moment, exact, relative};
 use crate::api::console::pages::visible;
+use crate::domain::token::LastRefusal;
 use crate::domain::{OwnerKind, Token, TokenState};
 use crate::secret::{Prefix, TokenId};
 
@@ -36,6 +37,8 @@ pub(super) struct TokenView {
     pub(super) created: Moment,
     pub(super) created_by: String,
     pub(super) last_used: Option<Moment>,
+    /// When and why it was refused last.
+    pub(super) last_refused: Option<(Moment, String)>,
     pub(super) expires: Option<Moment>,
     pub(super) revoked: Option<Moment>,
     pub(super) reason: String,
@@ -80,6 +83,10 @@ impl TokenView {
             created: Moment::new(token.create_time, now),
             created_by: visible(&token.created_by.to_string()),
             last_used: moment(token.last_use_time),
+            last_refused: token
+                .last_refusal
+                .as_deref()
+                .map(|refusal| (Moment::new(refusal.time, now), why_refused(refusal))),
             expires: moment(token.expire_time),
             revoked: moment(token.revoke_time),
             reason: token.revoke_reason.as_ref().map_or_else(String::new, |reason| visible(reason.as_str())),
@@ -110,6 +117,22 @@ impl TokenView {
     pub(super) fn more_scopes(&self) -> usize {
         self.scopes.len().saturating_sub(MAX_SCOPES_SHOWN)
     }
+}
+
+/// Returns why a token was refused, and from where, in a few words.
+fn why_refused(refusal: &LastRefusal) -> String {
+    let verdict = match refusal.verdict {
+        4 => "revoked",
+        5 => "expired",
+        6 => "disabled",
+        7 => "scope missing",
+        8 => "address not allowed",
+        _ => "refused",
+    };
+    let scopes: String =
+        refusal.missing_scopes.iter().flat_map(|scope| [" ".to_owned(), visible(scope)]).collect();
+    let from = refusal.client_ip.map_or_else(String::new, |address| format!(", from {address}"));
+    format!("{verdict}{scopes}{from}")
 }
 
 /// Returns why a token is in its state, or until when, in a few words.

@@ -1,0 +1,142 @@
+//! The usage of an organization in the last 30 days: verdicts over time, the tokens that were verified most, and those
+//! that expire next.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::chart::{Chart, last_days, split};
+use super::pages::{Expiring, Overview, TopToken};
+use crate::api::console::commands::Call;
+use crate::api::console::failure::{Failure, of_action};
+use crate::api::console::form::{Problems, optional};
+use crate::api::console::interface::{Console, PageRequest};
+use crate::api::console::moments::Moment;
+use crate::api::console::pages::visible;
+use crate::api::console::session::visit::Visit;
+use crate::domain::page::{Listing, Order};
+use crate::domain::size::LARGEST_TOKEN;
+use crate::domain::usage::TokenUsage;
+use crate::domain::{OrganizationId, Permission, Reach, TokenState};
+use crate::tokens::ActionError;
+use crate::tokens::list::ListTokens;
+use crate::tokens::usage::Usage;
+
+/// How many tokens are named of each kind.
+const NAMED: u32 = 10;
+
+/// Shows the usage.
+pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
+    let visit = console.visit(page_request).await?;
+    visit.caller().require(Permission::ReadOwn)?;
+    let fields = page_request.query();
+    let organization = fields.get("organization");
+    let mut page = Overview {
+        frame: visit.frame(),
+        organization: organization.to_owned(),
+        organizations: visit.caller().reach() == Reach::Any,
+        own: visit.caller().only_user(Permission::ReadOwn).is_some(),
+        problems: Problems::default(),
+        chart: None,
+        refusals: Vec::new(),
+        top: Vec::new(),
+        too_many: false,
+        expiring: Vec::new(),
+        lines: Call::new(&["usage"], "GetUsage")
+            .text("organization", "organizationId", organization)
+            .flag("by", Some("day"))
+            .set("step", "USAGE_STEP_DAY".into())
+            .flag("top", Some(&NAMED.to_string()))
+            .set("topTokens", NAMED.into())
+            .lines(),
+    };
+    let named =
+        page.problems.take("organization", optional(organization, OrganizationId::parse), "The organization");
+    let Some(named) = named else {
+        return console.page(&visit, StatusCode::BAD_REQUEST, &page);
+    };
+    let most = LARGEST_TOKEN.saturating_mul(NAMED as usize);
+    let context = &console.integrations.context;
+    let _room = context.response_memory.acquire_page(visit.share(), most).await?;
+    let (usage, too_many) = match read(console, &visit, named.clone()).await {
+        Ok(read) => read,
+        Err(error @ ActionError::Access(_)) if !organization.is_empty() => {
+            page.problems = Problems::one("organization", of_action(&error).text);
+            return console.page(&visit, StatusCode::FORBIDDEN, &page);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    page.chart = Some(Chart::new(&usage));
+    page.refusals = refusals(&usage);
+    page.top = usage.answer.top.iter().map(TopToken::new).collect();
+    page.too_many = too_many;
+    page.expiring = expiring(console, &visit, named).await?;
+    console.page(&visit, StatusCode::OK, &page)
+}
+
+/// Reads the usage, without the tokens if there are too many; returns whether there are.
+async fn read(
+    console: &Console,
+    visit: &Visit,
+    organization: Option<OrganizationId>,
+) -> Result<(Usage, bool), ActionError> {
+    let actions = &console.integrations.context.actions;
+    let days = |top| last_days(None, organization.clone(), (None, None), top);
+    match actions.usage(visit.caller(), days(NAMED)).await {
+        Err(ActionError::Invalid(_)) => Ok((actions.usage(visit.caller(), days(0)).await?, true)),
+        read => Ok((read?, false)),
+    }
+}
+
+/// Returns the refusals by verdict, in the order of the contract.
+fn refusals(usage: &Usage) -> Vec<(&'static str, u64)> {
+    let counts: Vec<_> = usage.answer.points.iter().flat_map(|point| &point.counts).collect();
+    let of = |verdict: i16| {
+        let counts = counts.iter().filter(|count| count.verdict == verdict);
+        counts.fold(0_u64, |sum, count| sum.saturating_add(count.verifications))
+    };
+    let words =
+        [(4, "Revoked"), (5, "Expired"), (6, "Disabled"), (7, "Scope missing"), (8, "Address not allowed")];
+    words.into_iter().map(|(verdict, word)| (word, of(verdict))).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Returns the active tokens that expire next.
+async fn expiring(
+    console: &Console,
+    visit: &Visit,
+    organization: Option<OrganizationId>,
+) -> Result<Vec<Expiring>, ActionError> {
+    let organization_id = Some(visit.caller().organization(organization)?);
+    let listing = Listing {
+        organization_id,
+        user_id: None,
+        owner_kind: None,
+        states: vec![TokenState::Active],
+        created_after: None,
+        created_before: None,
+        expires_before: Some(visit.now.saturating_add(time::Duration::days(30))),
+        unused_since: None,
+        refused_after: None,
+        never_used: false,
+        name_contains: None,
+        order: Order::ExpireTime,
+    };
+    let request = ListTokens { listing, page_size: NAMED, page_token: None };
+    let page = console.integrations.context.actions.list_tokens(visit.caller(), request).await?;
+    let shown = page.tokens.iter().filter_map(|(token, _)| {
+        Some(Expiring {
+            id: token.id.to_string(),
+            name: visible(token.name.as_str()),
+            user: visible(token.user_id.as_str()),
+            end: Moment::new(token.expire_time?, visit.now),
+        })
+    });
+    Ok(shown.collect())
+}
+
+impl TopToken {
+    fn new(token: &TokenUsage) -> Self {
+        let (valid, refused) = split(&token.counts);
+        let named = token.named.as_ref().map(|(name, user, _)| (visible(name), visible(user)));
+        Self { id: token.id.to_string(), named, valid, refused }
+    }
+}
