@@ -301,7 +301,7 @@ impl Lessor {
         if self.unloaded.elapsed() >= UNLOAD {
             self.unloaded = Instant::now();
             self.shared.slots.unload(lease, now);
-            self.shared.plans.unload();
+            self.shared.plans.unload(now);
             self.shared.metrics.limits.loaded(self.shared.slots.len());
         }
     }

@@ -12,6 +12,9 @@ use crate::clock::BootInstant;
 use crate::domain::{LimitKind, LimitSubject, OutageBehavior};
 use crate::store::{LoadedPlan, PlanKey};
 
+/// How long a plan stays that no token uses.
+const UNUSED: Duration = Duration::from_secs(10);
+
 /// A plan as it was read.
 #[derive(Debug)]
 pub(super) struct CachedPlan {
@@ -136,9 +139,9 @@ impl Plans {
         }
     }
 
-    /// Removes plans that no token uses.
-    pub(super) fn unload(&self) {
+    /// Removes plans that no token uses. One that was just read may be about to be used.
+    pub(super) fn unload(&self, now: BootInstant) {
         let mut plans = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        plans.retain(|_, plan| Arc::strong_count(plan) > 1);
+        plans.retain(|_, plan| Arc::strong_count(plan) > 1 || now.since(plan.read) < UNUSED);
     }
 }
