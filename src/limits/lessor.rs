@@ -298,7 +298,8 @@ impl Lessor {
                 self.live.push(slot);
             }
         }
-        if self.unloaded.elapsed() >= UNLOAD {
+        // In an outage nothing could be loaded again, and what was spent without the database would be forgotten.
+        if self.unloaded.elapsed() >= UNLOAD && !self.shared.in_outage.load(Ordering::Relaxed) {
             self.unloaded = Instant::now();
             self.shared.slots.unload(lease, now);
             self.shared.plans.unload(now);

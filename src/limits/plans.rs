@@ -12,7 +12,10 @@ use crate::clock::BootInstant;
 use crate::domain::{LimitKind, LimitSubject, OutageBehavior};
 use crate::store::{LoadedPlan, PlanKey};
 
-/// How long a plan stays that no token uses.
+/// The number of plans beyond which unused ones are removed.
+const MAX_UNUSED: usize = 1_000;
+
+/// How long a plan stays at least that no token uses.
 const UNUSED: Duration = Duration::from_secs(10);
 
 /// A plan as it was read.
@@ -139,9 +142,12 @@ impl Plans {
         }
     }
 
-    /// Removes plans that no token uses. One that was just read may be about to be used.
+    /// Removes plans that no token uses, if they are many: in an outage they could not be read again. One that was
+    /// just read may be about to be used.
     pub(super) fn unload(&self, now: BootInstant) {
         let mut plans = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        plans.retain(|_, plan| Arc::strong_count(plan) > 1 || now.since(plan.read) < UNUSED);
+        if plans.len() > MAX_UNUSED {
+            plans.retain(|_, plan| Arc::strong_count(plan) > 1 || now.since(plan.read) < UNUSED);
+        }
     }
 }

@@ -173,6 +173,11 @@ impl Slot {
         last.and_then(|last| last.ended(left, lease.sent))
     }
 
+    /// Returns whether what was spent of it in an outage has not refilled yet.
+    pub(super) fn owes_of_outage(&self, now: BootInstant) -> bool {
+        self.state().local.is_some_and(|local| local.full_time > now.boot)
+    }
+
     /// Returns whether its lease is no longer used: over, or half over with something left.
     pub(super) fn rests(&self, now: BootInstant, longest: Duration) -> bool {
         let state = self.state();

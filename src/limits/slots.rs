@@ -112,7 +112,9 @@ impl Slots {
         for slots in &self.slots.shards {
             let mut slots = lock(slots);
             // Nobody else can begin to use it while the shard is locked. What holds a lease, the lessor refers to.
-            slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.is_current(lease, now));
+            slots.retain(|_, slot| {
+                Arc::strong_count(slot) > 1 || slot.is_current(lease, now) || slot.owes_of_outage(now)
+            });
             if slots.len() < slots.capacity() / 4 {
                 slots.shrink_to_fit();
             }

@@ -302,8 +302,10 @@ impl Engine {
         if !answer.has_limit(criteria) {
             return Err(VerdictError::NoSuchLimit);
         }
-        if lookup.is_stale && answer.verdict != Verdict::Valid {
-            // Only VALIDs are used for longer in an outage.
+        let is_valid_before_limits =
+            matches!(answer.verdict, Verdict::Valid | Verdict::RateLimited | Verdict::CreditsExhausted);
+        if lookup.is_stale && !is_valid_before_limits {
+            // Only VALIDs are used for longer in an outage; limits then still refuse.
             return Err(StoreError::Starting.into());
         }
         Ok(answer)

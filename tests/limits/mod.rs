@@ -5,3 +5,4 @@ mod plans;
 mod rate_statement;
 mod spending;
 mod statements;
+mod trouble;

@@ -59,8 +59,13 @@ impl Share {
             }
             match self.state.compare_exchange_weak(state, join(number, rest), AcqRel, Acquire) {
                 Ok(_) => {
-                    let taken = Taken { number: LeaseNumber(number), left: rest };
-                    return (now().since(sent) < lease).then_some(taken);
+                    let number = LeaseNumber(number);
+                    if now().since(sent) < lease {
+                        return Some(Taken { number, left: rest });
+                    }
+                    // It was not spent, so its holder may return it.
+                    self.give_back(number, amount);
+                    return None;
                 }
                 Err(changed) => state = changed,
             }
@@ -138,7 +143,7 @@ mod tests {
         assert_eq!(share.take(1, LEASE, at(10, 0), || at(10, 0)), None, "nothing is taken in vain");
         assert_eq!(share.left(), 1);
         assert_eq!(share.take(1, LEASE, at(9, 9), || at(10, 0)), None, "by the clock that does not jump");
-        assert_eq!(share.replace(1, at(10, 10)), 0, "what was taken too late is lost");
+        assert_eq!(share.replace(1, at(10, 10)), 1, "what was taken too late is not spent");
         assert_eq!(share.take(1, LEASE, at(11, 11), || at(11, 20)), None, "by the wall clock");
     }
 
