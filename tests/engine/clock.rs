@@ -31,17 +31,17 @@ use crate::support::server::Server;
 use crate::support::{eventually, http};
 
 /// A Postgres whose clock is ahead of the machine's by the offset in a file.
-struct Clockwork {
+pub(crate) struct Clockwork {
     data: PathBuf,
     offset: PathBuf,
-    database: Database,
+    pub(crate) database: Database,
     // Its janitor ends what runs on its data directory.
     _server: Server,
 }
 
 impl Clockwork {
     /// Starts one; `None` without libfaketime.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         find("faketime")?;
         let library = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib"]
             .map(|directory| format!("{directory}/faketime/libfaketime.so.1"))
@@ -89,7 +89,7 @@ impl Clockwork {
     }
 
     /// Sets the clock this many seconds ahead of the machine's.
-    fn set(&self, ahead: i64) {
+    pub(crate) fn set(&self, ahead: i64) {
         // Renamed, so that it is never read half written.
         let new = self.offset.with_extension("new");
         fs::write(&new, format!("{ahead:+}\n")).unwrap();
