@@ -64,3 +64,9 @@ ALTER TABLE tokens ADD CONSTRAINT tokens_plan_fkey
 -- The tokens of a plan in pages, by id: for deleting it, and for the key.
 -- squawk-ignore require-concurrent-index-creation
 CREATE INDEX tokens_plan_idx ON tokens (organization_id, plan, id) WHERE plan IS NOT NULL;
+
+-- What policies say of plans. Policies are few.
+ALTER TABLE policies ADD COLUMN plan_required boolean NOT NULL DEFAULT false;
+ALTER TABLE policies ADD COLUMN default_plan text COLLATE "C" NULL;
+ALTER TABLE policies ADD CONSTRAINT policies_default_plan_fkey
+    FOREIGN KEY (organization_id, default_plan) REFERENCES plans (organization_id, name) NOT VALID;

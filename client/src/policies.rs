@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokend_core::domain::{OrganizationId, Principal, Rule, Scopes};
+use tokend_core::domain::{OrganizationId, PlanName, Principal, Rule, Scopes};
 
 use crate::client::{Client, effective};
 use crate::error::Error;
@@ -32,6 +32,10 @@ pub struct Policy {
     pub allowed_scopes: Scopes,
     /// A superseded token that is used to rotate has its family revoked.
     pub reuse_detection: bool,
+    /// Every token must have a plan.
+    pub plan_required: bool,
+    /// The plan of tokens that are created without one; `None`: none.
+    pub default_plan: Option<PlanName>,
 }
 
 /// A stored policy.
@@ -188,6 +192,8 @@ impl From<&Policy> for proto::Policy {
             most_active_tokens_per_user: i32::try_from(most).unwrap_or(i32::MAX),
             allowed_scopes: texts(&policy.allowed_scopes),
             reuse_detection: policy.reuse_detection,
+            plan_required: policy.plan_required,
+            default_plan: policy.default_plan.as_ref().map_or("", PlanName::as_str).to_owned(),
         }
     }
 }
@@ -199,6 +205,7 @@ impl TryFrom<proto::Policy> for Policy {
         let lasting = |name, given: Option<prost_types::Duration>| {
             given.map(Duration::try_from).transpose().map_err(|_| Error::invalid_response(name))
         };
+        let default_plan = Some(&*message.default_plan).filter(|name| !name.is_empty());
         let most = u32::try_from(message.most_active_tokens_per_user)
             .map_err(|_| Error::invalid_response("most_active_tokens_per_user"))?;
         Ok(Self {
@@ -209,6 +216,11 @@ impl TryFrom<proto::Policy> for Policy {
             allowed_scopes: scopes(&message.allowed_scopes)
                 .map_err(|_| Error::invalid_response("allowed_scopes"))?,
             reuse_detection: message.reuse_detection,
+            plan_required: message.plan_required,
+            default_plan: default_plan
+                .map(PlanName::parse)
+                .transpose()
+                .map_err(|_| Error::invalid_response("default_plan"))?,
         })
     }
 }
@@ -260,6 +272,8 @@ mod tests {
             most_active_tokens_per_user: NonZeroU32::new(7),
             allowed_scopes: scopes(&["repo:*".to_owned()]).unwrap(),
             reuse_detection: true,
+            plan_required: true,
+            default_plan: PlanName::parse("free").ok(),
         };
         for policy in [Policy::default(), full] {
             assert_eq!(Policy::try_from(proto::Policy::from(&policy)).unwrap(), policy);

@@ -67,6 +67,7 @@ fn action(error: &ActionError) -> Status {
             naming(Code::FailedPrecondition, ErrorReason::PolicyForbids, rule, named)
         }
         ActionError::PlanNotFound => plain(Code::NotFound, ErrorReason::PlanNotFound, error),
+        ActionError::PlanIsDefault => plain(Code::FailedPrecondition, ErrorReason::PlanInUse, error),
         ActionError::PlanInUse(found) => plan_in_use(found),
         ActionError::NoSuchPlan(_) => plain(Code::FailedPrecondition, ErrorReason::PlanNotFound, error),
         ActionError::NoLink(error) => {

@@ -4,6 +4,7 @@
 use time::{Duration, OffsetDateTime};
 
 use super::fields::MAX_EXPIRE_TIME;
+use super::plan::PlanName;
 use super::root::is_root;
 use super::scope::{Scope, Scopes};
 use super::token::Token;
@@ -28,6 +29,10 @@ pub struct Policy {
     pub allowed_scopes: Scopes,
     /// Whether using a superseded token to rotate revokes its family.
     pub reuse_detection: bool,
+    /// Whether every token must have a plan.
+    pub plan_required: bool,
+    /// The plan of a token that is created without one; `None`: none.
+    pub default_plan: Option<PlanName>,
 }
 
 /// A policy as it is stored.
@@ -87,6 +92,21 @@ impl Policy {
             return Vec::new();
         }
         token.scopes.not_covered_by(|| self.allowed_scopes.iter().map(|scope| scope.as_str().as_bytes()))
+    }
+
+    /// Checks that a token's plan is allowed.
+    ///
+    /// # Errors
+    /// It has none although one is required.
+    pub fn allows_plan(&self, token: &Token) -> Result<(), Rule> {
+        let lacks = self.plan_required && token.plan.is_none() && Self::binds(token);
+        if lacks { Err(Rule::PlanRequired) } else { Ok(()) }
+    }
+
+    /// Returns the plan that the token gets if its request names none.
+    #[must_use]
+    pub fn default_plan_of(&self, token: &Token) -> Option<&PlanName> {
+        self.default_plan.as_ref().filter(|_| Self::binds(token))
     }
 
     /// Checks that a token, rotated at `rotation`, expires within the grace period.
@@ -170,10 +190,19 @@ mod tests {
             expiration_required: true,
             longest_grace: Some(Duration::ZERO),
             most_active_tokens: Some(1),
+            plan_required: true,
+            default_plan: PlanName::parse("free").ok(),
             ..allowing(&["a"])
         };
         let (root, other) = (token(&["tokend:root"]), token(&["b"]));
         assert_eq!(strict.allows_end(&root).and(strict.allows_another(&root, 9)), Ok(()));
+        assert_eq!(strict.allows_plan(&root), Ok(()));
+        assert_eq!(
+            (strict.default_plan_of(&root), strict.allows_plan(&other)),
+            (None, Err(Rule::PlanRequired))
+        );
+        let limited = Token { plan: strict.default_plan_of(&other).cloned(), ..other.clone() };
+        assert_eq!(strict.allows_plan(&limited), Ok(()));
         assert_eq!(strict.allows_end(&other), Err(Rule::ExpirationRequired));
         assert_eq!(strict.allows_another(&other, 1), Err(Rule::MostActiveTokens));
         assert_eq!(strict.allows_another(&other, 0), Ok(()));

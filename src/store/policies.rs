@@ -9,7 +9,7 @@ use super::locks::clock;
 use super::transaction::Transaction;
 use super::{Store, StoreError, owners, rows};
 use crate::domain::policy::{Policy, StoredPolicy};
-use crate::domain::{OrganizationId, Owner, Principal, ReservedScope, Scope, Scopes};
+use crate::domain::{OrganizationId, Owner, PlanName, Principal, ReservedScope, Scope, Scopes};
 use crate::secret::TokenId;
 
 /// The columns of `policies` that make a [`StoredPolicy`].
@@ -20,6 +20,8 @@ struct PolicyRow {
     most_active_tokens_per_user: Option<i32>,
     allowed_scopes: Vec<String>,
     reuse_detection: bool,
+    plan_required: bool,
+    default_plan: Option<String>,
     updated_by: Option<String>,
     update_time: Option<Time>,
 }
@@ -41,7 +43,7 @@ macro_rules! select_policy {
         sqlx::query_as!(
             PolicyRow,
             r#"SELECT longest_lifetime, expiration_required, longest_grace, most_active_tokens_per_user,
-                 allowed_scopes, reuse_detection, updated_by, update_time AS "update_time: _"
+                 allowed_scopes, reuse_detection, plan_required, default_plan, updated_by, update_time AS "update_time: _"
                FROM policies WHERE organization_id = $1 "#
                 + $clauses,
             $organization.as_str()
@@ -118,7 +120,7 @@ impl Transaction {
         sqlx::query!(
             "UPDATE policies SET longest_lifetime = $2, expiration_required = $3, longest_grace = $4,
                      most_active_tokens_per_user = $5, allowed_scopes = $6, reuse_detection = $7,
-                     updated_by = $8, update_time = $9
+                     updated_by = $8, update_time = $9, plan_required = $10, default_plan = $11
                  WHERE organization_id = $1",
             organization_id.as_str(),
             policy.longest_lifetime.map(Duration::whole_seconds),
@@ -128,7 +130,9 @@ impl Transaction {
             &scopes,
             policy.reuse_detection,
             actor.to_string(),
-            now
+            now,
+            policy.plan_required,
+            policy.default_plan.as_ref().map(PlanName::as_str)
         )
         .execute(&mut *self)
         .await?;
@@ -207,6 +211,7 @@ impl TryFrom<PolicyRow> for StoredPolicy {
         let corrupt = |column| StoreError::Corrupt { table: "policies", column };
         let scopes = row.allowed_scopes.iter().map(|text| Scope::parse(text)).collect::<Result<_, _>>();
         let scopes = scopes.and_then(Scopes::new).map_err(|_| corrupt("allowed_scopes"))?;
+        let default_plan = row.default_plan.map(|name| PlanName::parse(&name)).transpose();
         let most = row.most_active_tokens_per_user.map(u32::try_from).transpose();
         Ok(Self {
             policy: Policy {
@@ -216,6 +221,8 @@ impl TryFrom<PolicyRow> for StoredPolicy {
                 most_active_tokens: most.map_err(|_| corrupt("most_active_tokens_per_user"))?,
                 allowed_scopes: scopes,
                 reuse_detection: row.reuse_detection,
+                plan_required: row.plan_required,
+                default_plan: default_plan.map_err(|_| corrupt("default_plan"))?,
             },
             updated_by: row.updated_by,
             update_time: row.update_time.and_then(Time::moment),

@@ -37,7 +37,7 @@ pub struct CreateToken {
     pub allowed_cidrs: Networks,
     /// What the tokens that it issues may have at most; `None`: all that its scopes allow.
     pub grant: Option<Grant>,
-    /// The plan whose limits it gets; `None`: see [`Caller::issued_plan`].
+    /// The plan whose limits it gets; `None`: the policy's default, else see [`Caller::issued_plan`].
     pub plan: Option<PlanName>,
     /// Identifies retries of this request.
     pub request_id: Option<RequestId>,
@@ -157,21 +157,25 @@ fn new_token(
     caller.organization(Some(organization_id.clone()))?;
     let expire_time = super::resolve(request.expiration, now)?;
     let owner = (organization_id.clone(), request.user_id.clone());
-    let token = Token {
+    let mut token = Token {
         scopes: request.scopes.clone(),
         labels: request.labels.clone(),
         allowed_cidrs: request.allowed_cidrs.clone(),
         expire_time,
         grant: request.grant.clone(),
         owner_kind: request.owner_kind,
-        plan: request.plan.as_ref().or(caller.issued_plan()).cloned(),
+        plan: request.plan.clone(),
         ..Token::new(id, owner, request.name.clone(), (now, caller.principal.clone()))
     };
+    if token.plan.is_none() {
+        token.plan = policy.default_plan_of(&token).or(caller.issued_plan()).cloned();
+    }
     super::check_grant(&token)?;
     caller.may_issue(&token)?;
-    caller.may_issue_plan(token.plan.as_ref(), None)?;
+    caller.may_issue_plan(token.plan.as_ref(), policy.default_plan.as_ref())?;
     policy.allows_end(&token)?;
     policy.allows_scopes(&token)?;
+    policy.allows_plan(&token)?;
     policy.allows_another(&token, others)?;
     Ok(token)
 }

@@ -11,6 +11,7 @@ use super::users::require_enabled;
 use super::{ActionError, Actions};
 use crate::domain::event::EventKind;
 use crate::domain::login::LoginRequest;
+use crate::domain::policy::Policy;
 use crate::domain::{Caller, CredentialError, Permission, Principal, Token};
 use crate::secret::TokenId;
 
@@ -21,7 +22,7 @@ impl Actions {
     /// [`ActionError`]: access, the caller is not a token, overload, the database.
     pub async fn preview_login(&self, caller: &Caller, request: &LoginRequest) -> Result<Token, ActionError> {
         let own = self.own_token(caller).await?;
-        login(caller, &own.0, request, (own.0.id, own.1))
+        login(caller, &own.0, request, (own.0.id, own.1), &Policy::default())
     }
 
     /// Creates the token of a login that was allowed in a session of the caller.
@@ -35,7 +36,7 @@ impl Actions {
     ) -> Result<Created, ActionError> {
         let (own, now) = self.own_token(caller).await?;
         // Checked again inside the transaction; here so that a refusal costs no hash.
-        login(caller, &own, request, (own.id, now))?;
+        login(caller, &own, request, (own.id, now), &Policy::default())?;
         let owner = own.owner();
         let _permit = self.creations.take(caller.into())?;
         let minted = self.minted(&self.keyring.get(), None).await?;
@@ -49,11 +50,12 @@ impl Actions {
                 let (caller, now) = locked.judge(&mut transaction).await?;
                 let own = locked.token().ok_or(CredentialError::Invalid)?;
                 let context = transaction.policy_context((policy, now), owner, None).await?;
-                let mut token = login(&caller, own, request, (minted.id, context.now))?;
+                let mut token = login(&caller, own, request, (minted.id, context.now), &context.policy)?;
                 token.expire_time =
                     token.expire_time.min(context.policy.latest_end(&token).or(token.expire_time));
                 context.policy.allows_end(&token)?;
                 context.policy.allows_scopes(&token)?;
+                context.policy.allows_plan(&token)?;
                 context.policy.allows_another(&token, context.others)?;
                 require_enabled(&mut transaction, owner).await?;
                 hold_plan(&mut transaction, &token).await?;
@@ -83,12 +85,13 @@ fn login(
     own: &Token,
     request: &LoginRequest,
     (id, now): (TokenId, OffsetDateTime),
+    policy: &Policy,
 ) -> Result<Token, ActionError> {
     caller.require(Permission::WriteOwn)?;
     let mut token = request.token(own, id, now).map_err(|error| ActionError::invalid("scope", &error))?;
-    token.plan = caller.issued_plan().cloned();
+    token.plan = policy.default_plan_of(&token).or(caller.issued_plan()).cloned();
     super::check_grant(&token)?;
     caller.may_delegate(&token)?;
-    caller.may_issue_plan(token.plan.as_ref(), None)?;
+    caller.may_issue_plan(token.plan.as_ref(), policy.default_plan.as_ref())?;
     Ok(token)
 }

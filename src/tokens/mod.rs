@@ -75,6 +75,9 @@ pub enum ActionError {
     /// The organization has no such plan.
     #[error("the organization has no such plan")]
     PlanNotFound,
+    /// The organization's policy names the plan.
+    #[error("the plan is the default_plan of the organization's policy")]
+    PlanIsDefault,
     /// Tokens that have not ended name the plan.
     #[error("{0}")]
     PlanInUse(PlanUse),

@@ -4,6 +4,7 @@
 use super::{ActionError, Actions};
 use crate::domain::plan::Plan;
 use crate::domain::plans::{MAX_COUNTED, MAX_NAMED, PlanListing, PlanUse, StoredPlan};
+use crate::domain::policy::Policy;
 use crate::domain::{Caller, OrganizationId, Permission, PlanName, Token};
 use crate::secret::TokenId;
 use crate::store::{PlanToken, Transaction};
@@ -105,6 +106,8 @@ impl Actions {
         caller.may_set_plans()?;
         let organization_id = caller.organization(organization_id)?;
         let plan = (&organization_id, name);
+        let policy = self.admission.reads(caller).await?.read_policy(&organization_id).await?.policy;
+        require_no_default(&policy, name)?;
         let mut removed: u64 = 0;
         loop {
             self.require_unused(caller, plan).await?;
@@ -180,6 +183,7 @@ impl Actions {
         store
             .retrying(async || {
                 let mut transaction = store.begin().await?;
+                let policy = transaction.hold_policy(organization_id).await?;
                 let locked = transaction.lock_caller(caller, None).await?;
                 let found = transaction.lock_plan(organization_id, name).await?;
                 let (caller, _) = locked.judge(&mut transaction).await?;
@@ -188,12 +192,18 @@ impl Actions {
                 if !found {
                     return Err(ActionError::PlanNotFound);
                 }
+                require_no_default(&policy, name)?;
                 let deleted = transaction.delete_plan(organization_id, name).await?;
                 transaction.commit().await?;
                 Ok(deleted)
             })
             .await
     }
+}
+
+/// Checks that a policy does not name a plan as its default.
+fn require_no_default(policy: &Policy, name: &PlanName) -> Result<(), ActionError> {
+    if policy.default_plan.as_ref() == Some(name) { Err(ActionError::PlanIsDefault) } else { Ok(()) }
 }
 
 /// Checks that a token's plan exists, and keeps it from being deleted before the transaction ends.

@@ -92,6 +92,11 @@ impl Actions {
                 let locked = transaction.lock_caller(caller, None).await?;
                 let (caller, now) = locked.judge(&mut transaction).await?;
                 caller.require(Permission::Root)?;
+                if let Some(plan) = &policy.default_plan
+                    && !transaction.hold_plan(&organization_id, plan).await?
+                {
+                    return Err(ActionError::NoSuchPlan(plan.clone()));
+                }
                 let by = &caller.principal;
                 let stored = transaction.put_policy(&organization_id, policy, by, now).await?;
                 transaction.commit().await?;

@@ -197,6 +197,7 @@ fn rotated(
     context.policy.allows_grace(&ending, now)?;
     context.policy.allows_end(&new)?;
     context.policy.allows_scopes(&new)?;
+    context.policy.allows_plan(&new)?;
     // The successor replaces it in the count of active tokens, so no limit applies.
     Ok((ending, new))
 }

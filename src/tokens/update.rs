@@ -114,7 +114,8 @@ fn apply(
     }
     caller.may_change(before, &after)?;
     if after.plan != before.plan {
-        caller.may_change_plan((before.plan.as_ref(), after.plan.as_ref()), None)?;
+        let default = context.policy.default_plan.as_ref();
+        caller.may_change_plan((before.plan.as_ref(), after.plan.as_ref()), default)?;
     }
     // Fields that the change does not touch may be older than the policy.
     if change.scopes.is_some() {
@@ -122,6 +123,9 @@ fn apply(
     }
     if change.expiration.is_some() || !Policy::binds(before) {
         context.policy.allows_end(&after)?;
+    }
+    if change.plan.is_some() || !Policy::binds(before) {
+        context.policy.allows_plan(&after)?;
     }
     if let Some(Successor { create_time, .. }) = successor
         && change.expiration.is_some()

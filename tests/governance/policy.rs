@@ -81,6 +81,8 @@ async fn a_policy_allows_everything_until_root_sets_it() {
         most_active_tokens_per_user: 3,
         allowed_scopes: texts(&["repo:*", "tokend:read"]),
         reuse_detection: true,
+        plan_required: true,
+        default_plan: String::new(),
     };
 
     let request = |policy| UpdatePolicyRequest { organization_id: "acme".to_owned(), policy: Some(policy) };

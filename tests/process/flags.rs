@@ -60,6 +60,8 @@ fn demanded(words: &str) -> &'static [&'static str] {
             &["0352xpGyNe8yJOd6fw5Q3A"]
         }
         "user revoke" | "user disable" | "user enable" | "user portal" | "user revoke-portal" => &["u"],
+        "plan get" | "plan delete" => &["free"],
+        "plan set" => &["free", "--limit", "name=reads,rate=1/1s"],
         "rules" => &["gitleaks"],
         _ => &[],
     }

@@ -179,6 +179,42 @@ fn a_dry_run_and_enforcement_print_the_outcome_of_each_token() {
 }
 
 #[test]
+fn commands_set_show_and_delete_plans() {
+    let test_dir = TestDir::new();
+    let mut server = test_dir.serve();
+    let address = server.ready();
+    let root = test_dir.root_secret();
+    let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");
+    let reads = "name=reads,per=token,rate=100/1m,burst=20,on-outage=admit";
+    let credits = "name=credits,per=user,initial=1000,refill=500/month,mode=add";
+
+    let set = printed(tokend(&["plan", "set", "free", "--limit", reads, "--limit", credits]));
+
+    assert!(set.contains(reads) && set.contains(credits), "{set}");
+    assert_eq!(printed(tokend(&["plan", "get", "free"])), set);
+    let shown = json(tokend(&["plan", "get", "free", "--json"]));
+    assert_eq!(shown["limits"][1]["credits"]["refill"]["period"], "CALENDAR_PERIOD_MONTH");
+    let table = printed(tokend(&["plan", "list"]));
+    assert!(table.contains("reads credits"), "{table}");
+    let create = ["token", "create", "--user", "ada", "--name", "laptop", "--ttl", "30d", "--plan", "free"];
+    let id = printed(tokend(&create))[5..27].to_owned();
+    assert!(printed(tokend(&["token", "get", &id])).contains("plan          free\n"));
+    let policy = tokend(&["policy", "set", "--plan-required", "--default-plan", "free"]);
+    assert!(printed(policy).contains("required, free by default"));
+    printed(tokend(&["policy", "set"]));
+
+    let refused = tokend(&["plan", "delete", "free"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("PLAN_IN_USE"), "{}", text(&refused.stderr));
+    let tried = tokend(&["plan", "delete", "free", "--dry-run"]);
+    assert!(text(&tried.stderr).contains("would not be deleted: 1 tokens"), "{}", text(&tried.stderr));
+    assert!(printed(tried).contains(&id));
+    printed(tokend(&["token", "update", &id, "--no-plan"]));
+    assert!(printed(tokend(&["plan", "delete", "free"])).contains("0 ended tokens"));
+    assert_eq!(printed(tokend(&["plan", "list"])).lines().count(), 1);
+}
+
+#[test]
 fn commands_disable_enable_and_list_users() {
     let (_server, address, root) = started();
     let tokend = |arguments: &[&str]| operate(&address, &root, arguments, "");

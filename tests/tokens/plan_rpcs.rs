@@ -2,15 +2,15 @@
 
 use tokend::api::proto::limit::Kind;
 use tokend::api::proto::{
-    CalendarPeriod, CreateTokenRequest, Credits, DeletePlanRequest, GetPlanRequest, Grant, Limit,
-    LimitSubject, ListPlansRequest, ListTokenEventsRequest, OutageBehavior, Plan, RateLimit, Refill,
-    RefillMode, SetPlanRequest,
+    CalendarPeriod, CreateTokenRequest, Credits, DeletePlanRequest, GetPlanRequest, GetPolicyRequest, Grant,
+    Limit, LimitSubject, ListPlansRequest, ListTokenEventsRequest, OutageBehavior, Plan, Policy, RateLimit,
+    Refill, RefillMode, SetPlanRequest, UpdatePolicyRequest, UpdateTokenRequest,
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::get::got;
-use crate::support::client::{Client, created, ordinary, revoked, texts};
+use crate::support::client::{Client, created, mask, ordinary, revoked, rotation, texts};
 use crate::support::plans::{plan, rate};
 use crate::support::replica::Replica;
 use crate::support::status::{fields, reason, refused};
@@ -223,6 +223,47 @@ async fn a_plan_is_not_deleted_under_a_token_that_is_created_meanwhile() {
     let dangling = "SELECT count(*) FROM tokens t WHERE plan IS NOT NULL AND NOT EXISTS (SELECT FROM plans p
                     WHERE p.organization_id = t.organization_id AND p.name = t.plan)";
     assert_eq!(database.count(dangling).await, 0, "{won:?}");
+}
+
+fn policy(default_plan: &str, plan_required: bool) -> UpdatePolicyRequest {
+    let default_plan = default_plan.to_owned();
+    let policy = Some(Policy { plan_required, default_plan, ..Policy::default() });
+    UpdatePolicyRequest { policy, ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_policy_names_the_plan_of_new_tokens_and_requires_one() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let before = created(&mut root, ordinary()).await.token.unwrap().id;
+    for name in ["free", "gold"] {
+        set(&mut root, plan("", name, vec![rate("reads", 1)])).await;
+    }
+    let own = CreateTokenRequest { scopes: texts(&["tokend:self"]), ..with_plan("gold") };
+    let mut own = replica.client(&created(&mut root, own).await.secret);
+    let unknown = root.update_policy(policy("none", false)).await;
+    refused(unknown, Code::FailedPrecondition, "PLAN_NOT_FOUND");
+
+    root.update_policy(policy("free", true)).await.unwrap();
+
+    let stored = root.get_policy(GetPolicyRequest::default()).await.unwrap().into_inner().policy;
+    assert_eq!(stored, policy("free", true).policy);
+    assert_eq!(created(&mut root, ordinary()).await.token.unwrap().plan, "free");
+    assert_eq!(created(&mut own, ordinary()).await.token.unwrap().plan, "free");
+    assert_eq!(created(&mut own, with_plan("gold")).await.token.unwrap().plan, "gold");
+    let made = created(&mut root, with_plan("gold")).await.token.unwrap();
+    assert_eq!(made.plan, "gold");
+    let administrator = CreateTokenRequest { scopes: texts(&["tokend:root"]), ..ordinary() };
+    assert_eq!(created(&mut root, administrator).await.token.unwrap().plan, "", "no policy binds it");
+    let none = UpdateTokenRequest { token_id: made.id, update_mask: mask(&["plan"]), ..Default::default() };
+    let rotated = root.rotate_token(rotation(&before)).await.map(drop);
+    for outcome in [root.update_token(none).await.map(drop), rotated] {
+        let status = refused(outcome.map(tonic::Response::new), Code::FailedPrecondition, "POLICY_FORBIDS");
+        assert_eq!(status.get_details_error_info().unwrap().metadata["rule"], "plan_required");
+    }
+    refused(root.delete_plan(deletion("free")).await, Code::FailedPrecondition, "PLAN_IN_USE");
+    root.update_policy(policy("", true)).await.unwrap();
+    refused(root.create_token(ordinary()).await, Code::FailedPrecondition, "POLICY_FORBIDS");
 }
 
 #[tokio::test]

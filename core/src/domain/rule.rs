@@ -20,16 +20,20 @@ pub enum Rule {
     /// The token would have a scope that is not allowed.
     #[error("the organization's policy does not allow all of these scopes")]
     AllowedScopes,
+    /// The token would have no plan.
+    #[error("the organization's policy requires a plan")]
+    PlanRequired,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::LongestLifetime,
         Self::ExpirationRequired,
         Self::LongestGrace,
         Self::MostActiveTokens,
         Self::AllowedScopes,
+        Self::PlanRequired,
     ];
 
     /// Returns the name of the rule's field in the API.
@@ -41,6 +45,7 @@ impl Rule {
             Self::LongestGrace => "longest_grace",
             Self::MostActiveTokens => "most_active_tokens_per_user",
             Self::AllowedScopes => "allowed_scopes",
+            Self::PlanRequired => "plan_required",
         }
     }
 

@@ -148,6 +148,7 @@ pub(super) fn of_action(error: &ActionError) -> Explanation {
         // The console neither shows nor deletes plans.
         ActionError::PlanNotFound
         | ActionError::PlanInUse(_)
+        | ActionError::PlanIsDefault
         | ActionError::Invalid(_)
         | ActionError::Minting(_)
         | ActionError::NoLink(_) => internal(),
@@ -270,6 +271,9 @@ pub(super) fn policy(rule: Rule) -> String {
             "This user has as many tokens as the organization's policy allows. Revoke one of them first."
         }
         Rule::AllowedScopes => "The organization's policy does not allow one of these scopes. Remove it.",
+        Rule::PlanRequired => {
+            "The organization's policy requires a plan, which only the command line and the API set."
+        }
         _ => "The organization's policy forbids it.",
     };
     text.to_owned()

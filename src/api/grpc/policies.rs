@@ -10,7 +10,7 @@ use crate::api::proto::{
 };
 use crate::domain::enforcement::{Breach, Remedy};
 use crate::domain::policy::{MAX_GRACE, Policy, StoredPolicy};
-use crate::domain::{FieldError, OrganizationId, Scope, Violations};
+use crate::domain::{FieldError, OrganizationId, PlanName, Scope, Violations};
 use crate::tokens::enforcement::BreachPage;
 
 /// The longest lifetime that a policy may set: the maximum of `google.protobuf.Duration`.
@@ -86,6 +86,8 @@ fn policy(message: &proto::Policy, violations: &mut Violations) -> Option<Policy
     let most = most.map_err(|_| FieldError::Rule("is negative"));
     let most = violations.take("policy.most_active_tokens_per_user", most);
     let allowed_scopes = scopes("policy.allowed_scopes", &message.allowed_scopes, violations);
+    let default_plan =
+        violations.take("policy.default_plan", optional(&message.default_plan, PlanName::parse));
     Some(Policy {
         longest_lifetime: lifetime?,
         expiration_required: message.expiration_required,
@@ -93,6 +95,8 @@ fn policy(message: &proto::Policy, violations: &mut Violations) -> Option<Policy
         most_active_tokens: most.map(|most| Some(most).filter(|most| *most > 0))?,
         allowed_scopes: allowed_scopes?,
         reuse_detection: message.reuse_detection,
+        plan_required: message.plan_required,
+        default_plan: default_plan?,
     })
 }
 
@@ -144,5 +148,7 @@ fn message(policy: &Policy) -> proto::Policy {
             .unwrap_or(i32::MAX),
         allowed_scopes: policy.allowed_scopes.iter().map(Scope::as_str).map(str::to_owned).collect(),
         reuse_detection: policy.reuse_detection,
+        plan_required: policy.plan_required,
+        default_plan: policy.default_plan.as_ref().map_or("", PlanName::as_str).to_owned(),
     }
 }

@@ -13,7 +13,7 @@ use tokend_client::proto::{
 
 use super::client::{AddressFlag, Client, ClientError};
 use super::output::{aligned, cell, print, print_json, quoted, remark, table, to_the_second};
-use super::token::CALLER_HELP;
+use super::token::{CALLER_HELP, preview};
 use super::{CommandError, single_threaded};
 use crate::api::message_json::{ALWAYS_OF_PLAN, MessageJson};
 use crate::config::Environment;
@@ -39,7 +39,7 @@ pub(super) enum PlanCommand {
     ///
     /// Takes it from tokens that are revoked or expired. Needs a caller with tokend:write and no grant.
     #[command(after_help = CALLER_HELP)]
-    Delete(GetFlags),
+    Delete(DeleteFlags),
 }
 
 /// The plan that a command is about.
@@ -72,7 +72,18 @@ pub(crate) struct SetFlags {
     limits: Vec<Limit>,
 }
 
-/// Flags of `tokend plan get` and `tokend plan delete`.
+/// Flags of `tokend plan delete`.
+#[derive(Args)]
+pub(crate) struct DeleteFlags {
+    #[command(flatten)]
+    target: Target,
+
+    /// Delete nothing: print the tokens that name the plan; needs tokend:read
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Flags of `tokend plan get`.
 #[derive(Args)]
 pub(crate) struct GetFlags {
     #[command(flatten)]
@@ -169,9 +180,15 @@ async fn list(flags: ListFlags, environment: &Environment) -> Result<(), Command
     Ok(())
 }
 
-async fn delete(GetFlags { target }: GetFlags, environment: &Environment) -> Result<(), CommandError> {
+async fn delete(
+    DeleteFlags { target, dry_run }: DeleteFlags,
+    environment: &Environment,
+) -> Result<(), CommandError> {
     let client = Client::open(target.address, environment).await?;
     let name = target.plan;
+    if dry_run {
+        return preview::plan(&client, (target.organization, name), target.json).await;
+    }
     let message = DeletePlanRequest { organization_id: target.organization, name: name.clone() };
     let answer = client
         .call(Repeatable::No, message, |mut raw, request| async move { raw.delete_plan(request).await });

@@ -175,6 +175,12 @@ fn show(stored: &GetPolicyResponse, json: bool) -> Result<(), CommandError> {
     let scopes = policy.allowed_scopes.join(" ");
     rows.push(["scopes".to_owned(), if scopes.is_empty() { "any".to_owned() } else { scopes }]);
     rows.push(["reuse".to_owned(), if policy.reuse_detection { "revokes" } else { "is refused" }.to_owned()]);
+    if policy.plan_required || !policy.default_plan.is_empty() {
+        let required = if policy.plan_required { "required" } else { "optional" };
+        let default = Some(&*policy.default_plan).filter(|name| !name.is_empty());
+        let default = default.map_or_else(String::new, |name| format!(", {name} by default"));
+        rows.push(["plan".to_owned(), format!("{required}{default}")]);
+    }
     if let Some(time) = stored.update_time {
         rows.push(["set".to_owned(), to_the_second(time)]);
         rows.push(["by".to_owned(), stored.updated_by.clone()]);

@@ -32,6 +32,14 @@ pub(super) struct RuleFlags {
     /// Revoke a token's family when a superseded token is used to rotate after its grace period
     #[arg(long)]
     reuse_detection: bool,
+
+    /// Every token must have a plan
+    #[arg(long)]
+    plan_required: bool,
+
+    /// Plan of tokens that are created without one, such as free [default: none]
+    #[arg(long, value_name = "PLAN", default_value = "", hide_default_value = true)]
+    default_plan: String,
 }
 
 impl From<RuleFlags> for Policy {
@@ -43,6 +51,8 @@ impl From<RuleFlags> for Policy {
             most_active_tokens_per_user: rules.most_active_tokens_per_user.unwrap_or(0),
             allowed_scopes: rules.allowed_scopes,
             reuse_detection: rules.reuse_detection,
+            plan_required: rules.plan_required,
+            default_plan: rules.default_plan,
         }
     }
 }
@@ -63,6 +73,10 @@ pub(super) struct PolicyJson<'a> {
     allowed_scopes: &'a [String],
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     reuse_detection: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    plan_required: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    default_plan: &'a str,
 }
 
 impl<'a> From<&'a Policy> for PolicyJson<'a> {
@@ -75,6 +89,8 @@ impl<'a> From<&'a Policy> for PolicyJson<'a> {
             most_active_tokens_per_user: Some(policy.most_active_tokens_per_user).filter(|most| *most > 0),
             allowed_scopes: &policy.allowed_scopes,
             reuse_detection: policy.reuse_detection,
+            plan_required: policy.plan_required,
+            default_plan: &policy.default_plan,
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What a revocation would revoke, found by reading only: for `--dry-run`.
+//! What a revocation would revoke, or a deletion of a plan would change, found by reading only: for `--dry-run`.
 
 use std::collections::HashSet;
 
 use tokend_client::Repeatable;
 use tokend_client::proto::{
-    GetPolicyRequest, GetTokenRequest, ListTokensRequest, OwnerKind, Token, TokenState,
+    GetPlanRequest, GetPolicyRequest, GetTokenRequest, ListTokensRequest, OwnerKind, Token, TokenState,
 };
 
 use super::list::show;
@@ -61,6 +61,35 @@ pub(in super::super) async fn user(
     print_preview(&of_user(client, meant.organization_id, user_id, kind, &states).await?, json)
 }
 
+/// Prints the tokens that name a plan, which keep it from being deleted or would lose it.
+pub(in super::super) async fn plan(
+    client: &Client,
+    (organization_id, name): (String, String),
+    json: bool,
+) -> Result<(), CommandError> {
+    let message = GetPlanRequest { organization_id, name };
+    let call =
+        client.call(Repeatable::Yes, message, |mut raw, request| async move { raw.get_plan(request).await });
+    let plan = call.await?.plan.ok_or(ClientError::Incomplete("plan"))?;
+    let message = ListTokensRequest {
+        organization_id: plan.organization_id,
+        page_size: TOKENS_PER_PAGE,
+        ..ListTokensRequest::default()
+    };
+    let tokens = listed(client, message, |token| token.plan == plan.name).await?;
+    show(&tokens, json)?;
+    let has_ended = |token: &&Token| matches!(token.state(), TokenState::Revoked | TokenState::Expired);
+    let ended = tokens.iter().filter(has_ended).count();
+    let using = tokens.len() - ended;
+    remark(&match using {
+        0 => format!(
+            "the plan would be deleted, and {ended} ended tokens would lose it; nothing was changed\n"
+        ),
+        _ => format!("the plan would not be deleted: {using} tokens that have not ended name it\n"),
+    });
+    Ok(())
+}
+
 fn print_preview(tokens: &[Token], json: bool) -> Result<(), CommandError> {
     show(tokens, json)?;
     remark(&format!("{} tokens would be revoked; nothing was changed\n", tokens.len()));
@@ -75,7 +104,7 @@ async fn of_user(
     kind: OwnerKind,
     states: &[TokenState],
 ) -> Result<Vec<Token>, CommandError> {
-    let mut message = ListTokensRequest {
+    let message = ListTokensRequest {
         organization_id,
         user_id,
         states: states.iter().map(|state| (*state).into()).collect(),
@@ -83,13 +112,22 @@ async fn of_user(
         owner_kind: kind.into(),
         ..ListTokensRequest::default()
     };
+    listed(client, message, |_| true).await
+}
+
+/// Lists all tokens of the pages of this request that are to be kept.
+async fn listed(
+    client: &Client,
+    mut message: ListTokensRequest,
+    keep: impl Fn(&Token) -> bool,
+) -> Result<Vec<Token>, CommandError> {
     let mut tokens = Vec::new();
     loop {
         let call = client.call(Repeatable::Yes, message.clone(), |mut raw, request| async move {
             raw.list_tokens(request).await
         });
         let page = call.await?;
-        tokens.extend(page.tokens);
+        tokens.extend(page.tokens.into_iter().filter(&keep));
         message.page_token = page.next_page_token;
         if message.page_token.is_empty() {
             return Ok(tokens);

@@ -105,7 +105,13 @@ const LOCKS: [(i64, &[TableLock]); 10] = [
             lock("tokens", LockMode::AccessExclusive, TableWork::Indexes),
         ],
     ),
-    (24, &[lock("tokens", LockMode::AccessExclusive, TableWork::Indexes)]),
+    (
+        24,
+        &[
+            lock("policies", LockMode::AccessExclusive, TableWork::None),
+            lock("tokens", LockMode::AccessExclusive, TableWork::Indexes),
+        ],
+    ),
 ];
 
 const fn lock(table: &'static str, mode: LockMode, work: TableWork) -> TableLock {

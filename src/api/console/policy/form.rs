@@ -7,7 +7,7 @@ use crate::api::console::commands::{Call, Lines};
 use crate::api::console::form::{Fields, Problems, optional};
 use crate::api::console::moments::machine;
 use crate::domain::policy::{MAX_GRACE, Policy, StoredPolicy};
-use crate::domain::{FieldError, Scope, Scopes};
+use crate::domain::{FieldError, PlanName, Scope, Scopes};
 
 /// The longest lifetime that can be typed: a hundred years.
 pub(in crate::api::console) const MAX_LIFETIME: Duration = Duration::days(36_500);
@@ -28,6 +28,8 @@ pub(super) struct PolicyForm {
     pub(super) most: String,
     pub(super) scopes: String,
     pub(super) reuse: bool,
+    pub(super) plan_required: bool,
+    pub(super) default_plan: String,
     /// When the policy was set from which the form was made; empty: never.
     pub(super) based_on: String,
 }
@@ -45,6 +47,8 @@ impl PolicyForm {
             most: policy.most_active_tokens.map(|most| most.to_string()).unwrap_or_default(),
             scopes: scopes.join(" "),
             reuse: policy.reuse_detection,
+            plan_required: policy.plan_required,
+            default_plan: policy.default_plan.as_ref().map_or("", PlanName::as_str).to_owned(),
             based_on: mark(stored.update_time),
         }
     }
@@ -58,6 +62,8 @@ impl PolicyForm {
             most: fields.typed("most"),
             scopes: fields.typed("scopes"),
             reuse: !fields.get("reuse").is_empty(),
+            plan_required: !fields.get("plan_required").is_empty(),
+            default_plan: fields.typed("default_plan"),
             based_on: fields.typed("based_on"),
         }
     }
@@ -80,6 +86,8 @@ impl PolicyForm {
         let words = self.scopes.split([' ', ',', '\t', '\r', '\n']).filter(|word| !word.is_empty());
         let scopes: Result<Vec<Scope>, _> = words.map(Scope::parse).collect();
         let allowed_scopes = problems.take("scopes", scopes.and_then(Scopes::new), "This list of scopes");
+        let default_plan =
+            problems.take("default_plan", optional(&self.default_plan, PlanName::parse), "This plan");
         let policy = (|| {
             Some(Policy {
                 longest_lifetime: longest_lifetime?,
@@ -88,6 +96,8 @@ impl PolicyForm {
                 most_active_tokens: most_active_tokens?,
                 allowed_scopes: allowed_scopes?,
                 reuse_detection: self.reuse,
+                plan_required: self.plan_required,
+                default_plan: default_plan?,
             })
         })();
         policy.ok_or(problems)
@@ -108,10 +118,15 @@ impl PolicyForm {
             ("longest-lifetime", &self.lifetime),
             ("longest-grace", &self.grace),
             ("most-active-tokens-per-user", &self.most),
+            ("default-plan", &self.default_plan),
         ];
         let given = given.into_iter().filter(|(_, value)| !value.is_empty());
         let call = given.fold(call, |call, (flag, value)| call.flag(flag, Some(value)));
-        let set = [("expiration-required", self.required), ("reuse-detection", self.reuse)];
+        let set = [
+            ("expiration-required", self.required),
+            ("reuse-detection", self.reuse),
+            ("plan-required", self.plan_required),
+        ];
         let call =
             set.into_iter().filter(|(_, set)| *set).fold(call, |call, (flag, _)| call.flag(flag, None));
         policy
@@ -132,6 +147,8 @@ fn message(policy: &Policy) -> Value {
         ("mostActiveTokensPerUser", policy.most_active_tokens.map(Value::from)),
         ("allowedScopes", Some(scopes).filter(|scopes| !scopes.is_empty()).map(Value::from)),
         ("reuseDetection", Some(true.into()).filter(|_| policy.reuse_detection)),
+        ("planRequired", Some(true.into()).filter(|_| policy.plan_required)),
+        ("defaultPlan", policy.default_plan.as_ref().map(|name| name.as_str().into())),
     ];
     let given = fields.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?)));
     Value::Object(given.collect())
@@ -181,6 +198,8 @@ mod tests {
             most_active_tokens: Some(10),
             allowed_scopes: Scopes::new(vec![Scope::parse("repo:*").unwrap()]).unwrap(),
             reuse_detection: true,
+            plan_required: true,
+            default_plan: PlanName::parse("free").ok(),
         };
         for policy in [policy, Policy { longest_grace: Some(Duration::seconds(90)), ..Policy::default() }] {
             let stored = StoredPolicy { policy: policy.clone(), ..StoredPolicy::default() };

@@ -88,6 +88,7 @@ fn rule_text(rule: Rule) -> &'static str {
         Rule::LongestLifetime => "it lives too long",
         Rule::LongestGrace => "it lives too long after its rotation",
         Rule::MostActiveTokens => "its user has too many",
+        Rule::PlanRequired => "it has no plan",
         Rule::AllowedScopes => "its scopes are not allowed",
         _ => "another rule",
     }
