@@ -131,7 +131,7 @@ impl PendingFill<'_> {
             return Filled::No;
         }
         // Only the server knows what a token with a plan has spent.
-        let cacheable = answer.limits.is_empty();
+        let cacheable = token.plan.is_none() && answer.limits.is_empty();
         let cache = self.cache;
         let found = (Record::new(token, cache.key.mac(secret)), token.clone());
         // The result if the fill guard rejects it: the change came while the request was in progress.

@@ -23,6 +23,7 @@ use crate::api::http::limit_headers::Limits;
 use crate::api::http::refusal::Refusal;
 use crate::api::http::{client_address, presented};
 use crate::api::limits::MAX_REQUEST_BYTES;
+use crate::api::proto::Token;
 use crate::api::status::check_code;
 use crate::auth::peer::Peer;
 use crate::domain::plan::PlanName;
@@ -172,11 +173,13 @@ fn let_in(admission: &Admission, names: &IdentityHeaders, credential: &HeaderNam
     CheckResponse { dynamic_metadata, ..reply(StatusCode::OK, HttpResponse::OkResponse(response)) }
 }
 
-/// Returns what filters after this one can use: the labels and the limits of the token.
+/// Returns what filters after this one can use: the plan, the labels and the limits of the token.
 fn metadata(admission: &Admission) -> Struct {
-    let labels = admission.identity.0.labels.iter().map(|(key, value)| (key.as_str(), text(value)));
+    let Token { plan, labels, .. } = &admission.identity.0;
+    let labels = labels.iter().map(|(key, value)| (key.as_str(), text(value)));
     let limits = admission.limits.iter().flat_map(|limits| &limits.spending.limits).map(limit);
     structure([
+        ("plan", text(plan)),
         ("labels", Kind::StructValue(structure(labels))),
         ("limits", Kind::ListValue(ListValue { values: limits.map(value).collect() })),
     ])

@@ -59,6 +59,8 @@ fn state(limit: &LimitStatus, as_of: OffsetDateTime) -> String {
     if let Some(time) = limit.reset_time {
         let left = time.unix_timestamp_nanos().saturating_sub(as_of.unix_timestamp_nanos());
         let left = Duration::from_nanos(u64::try_from(left.max(0)).unwrap_or(u64::MAX));
+        // The answer may be newer than its time.
+        let left = limit.window.map_or(left, |window| left.min(window));
         let _ = write!(item, ";t={}", whole_seconds(left));
     }
     item
