@@ -339,3 +339,42 @@ async fn a_verifier_reports_whether_it_is_ready_and_why_not() {
     eventually("it is not", async || (!status().ready() && status().last_error.is_some()).then_some(()))
         .await;
 }
+
+#[tokio::test]
+async fn a_token_with_a_plan_is_never_judged_locally() {
+    let replica = Replica::start().await;
+    let mut admin = replica.root();
+    let two = crate::support::plans::rate("calls", 2);
+    let slow = tokend::api::proto::limit::Kind::Rate(tokend::api::proto::RateLimit {
+        requests: 1,
+        burst: 2,
+        period: Some(prost_types::Duration { seconds: 31 * 86_400, nanos: 0 }),
+        ..Default::default()
+    });
+    let limits = vec![tokend::api::proto::Limit { kind: Some(slow), ..two }];
+    admin.set_plan(crate::support::plans::plan("default", "small", limits)).await.unwrap();
+    let request = tokend::api::proto::CreateTokenRequest { plan: "small".to_owned(), ..ordinary() };
+    let token: Made = created(&mut admin, request).await.into();
+    let other = made(&mut admin).await;
+    let verifier = Verifier::local(root(&replica), LocalConfig::default()).unwrap();
+    eventually("another token is held", async || {
+        verdict(&verifier, &other.secret).await;
+        judged_here(&verifier, &other.secret)
+    })
+    .await;
+
+    // An answer without limits must not make it a token without a plan.
+    let required = scopes(&["not:held"]);
+    let lacking = VerifyRequest::new(&token.secret).required_scopes(&required);
+    assert_eq!(verifier.verify(&lacking).await.unwrap().verdict, Verdict::MissingScope);
+    for expected in [Verdict::Valid, Verdict::Valid, Verdict::RateLimited, Verdict::RateLimited] {
+        assert_eq!(judged_here(&verifier, &token.secret), None);
+        let answer = verifier.verify(&VerifyRequest::new(&token.secret)).await.unwrap();
+        assert_eq!((answer.verdict, answer.limits.len()), (expected, 1));
+        assert_eq!(answer.retry_after.is_some(), expected == Verdict::RateLimited);
+    }
+    let asked = verifier.verify(&VerifyRequest::new(&token.secret).cost(0)).await.unwrap();
+    assert_eq!((asked.verdict, asked.limits[0].remaining), (Verdict::Valid, 0));
+    let unknown = verifier.verify(&VerifyRequest::new(&other.secret).limit("calls")).await.unwrap_err();
+    assert_eq!(unknown.reason(), Some(tokend_client::ErrorReason::LimitNotFound));
+}

@@ -25,12 +25,12 @@ use crate::support::replica::Replica;
 
 /// A request from Envoy.
 #[derive(Debug, Default)]
-struct Check<'a> {
-    headers: &'a [(&'a str, &'a str)],
-    extensions: &'a [(&'a str, &'a str)],
-    source: &'a str,
+pub(super) struct Check<'a> {
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) extensions: &'a [(&'a str, &'a str)],
+    pub(super) source: &'a str,
     /// Whether Envoy is configured with `encode_raw_headers`.
-    raw: bool,
+    pub(super) raw: bool,
 }
 
 fn http(check: &Check<'_>, headers: HashMap<String, String>) -> HttpRequest {
@@ -45,7 +45,7 @@ fn http(check: &Check<'_>, headers: HashMap<String, String>) -> HttpRequest {
     HttpRequest { headers: HashMap::new(), header_map: Some(HeaderMap { headers: raw.collect() }) }
 }
 
-async fn check(replica: &Replica, check: &Check<'_>) -> CheckResponse {
+pub(super) async fn check(replica: &Replica, check: &Check<'_>) -> CheckResponse {
     let map = |pairs: &[(&str, &str)]| -> HashMap<String, String> {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     };

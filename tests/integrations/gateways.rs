@@ -12,6 +12,7 @@ use tokend::domain::{Network, Networks};
 use tokio::net::TcpListener;
 
 use super::inputs;
+use super::limits::plan_of_burst;
 use super::program::{Running, TestDir, find, find_tool, free_address, shown};
 use crate::support::client::{created, ordinary, revoked, texts};
 use crate::support::eventually;
@@ -77,6 +78,11 @@ async fn get(gateway: SocketAddr, headers: &[(&str, &str)]) -> Option<Reply> {
 
 /// Starts a gateway with `start` in front of a backend, and runs all checks on it.
 pub(super) async fn guarded(start: impl Fn(&Addresses) -> Running) {
+    guarded_and_telling(start, true).await;
+}
+
+/// The same; `tells`: its client learns what is left of limits, also when it is admitted.
+async fn guarded_and_telling(start: impl Fn(&Addresses) -> Running, tells: bool) {
     let (proxy, installation) = (Proxy::start(LinkState::Open).await, Installation::new().await);
     let mut config = installation.config();
     config.database = proxy.lead(&config.database);
@@ -95,6 +101,7 @@ pub(super) async fn guarded(start: impl Fn(&Addresses) -> Running) {
     // If the test fails, the gateway's log is printed.
     let _said = shown_if_it_fails(&gateway);
     who_may_is_let_in(&replica, addresses.gateway).await;
+    a_used_up_limit_is_429(&replica, addresses.gateway, tells).await;
     nothing_forged_gets_through(&replica, addresses.gateway, request("ada")).await;
     let open = Addresses { gateway: free_address(), scoped: false, ..addresses };
     let gateway_to_all = started(&start, &open).await;
@@ -160,6 +167,30 @@ async fn who_may_is_let_in(replica: &Replica, gateway: SocketAddr) {
     assert_eq!(seen("x-tokend-token-id"), [made.token.unwrap().id]);
     assert_eq!(seen("x-tokend-scopes"), ["reports:*"]);
     assert!(!reply.body.contains(&made.secret), "the backend got the credential");
+}
+
+async fn a_used_up_limit_is_429(replica: &Replica, gateway: SocketAddr, tells: bool) {
+    let mut root = replica.root();
+    plan_of_burst(&mut root, 2).await;
+    let limited = CreateTokenRequest { plan: "small".to_owned(), ..request("ada") };
+    let bearer = format!("Bearer {}", created(&mut root, limited).await.secret);
+    let headers = [("authorization", &*bearer), ("x-tokend-limits", "forged")];
+    for left in ["1", "0"] {
+        let reply = get(gateway, &headers).await.unwrap();
+        let state = reply.header("ratelimit");
+        assert_eq!((reply.status, state.is_some()), (200, tells), "{reply:?}");
+        assert!(state.is_none_or(|state| state.starts_with(&format!("\"calls\";r={left};t="))), "{reply:?}");
+        assert_eq!(reply.header("ratelimit-policy").is_some(), tells);
+    }
+    let refused = get(gateway, &headers).await.unwrap();
+    assert_eq!(refused.status, 429, "{refused:?}");
+    assert!(refused.header("retry-after").unwrap().parse::<u32>().unwrap() > 0);
+    assert!(refused.header("ratelimit").unwrap().starts_with(r#""calls";r=0"#), "{refused:?}");
+    assert_eq!(refused.header("ratelimit-policy").unwrap(), r#""calls";q=2;w=5356800"#);
+
+    let bearer = format!("Bearer {}", created(&mut root, request("ada")).await.secret);
+    let reply = get(gateway, &[("authorization", &bearer)]).await.unwrap();
+    assert_eq!((reply.status, reply.header("ratelimit")), (200, None), "without a plan");
 }
 
 /// Returns all spellings of a header that CGI, WSGI and Rack map to the same variable.
@@ -299,14 +330,18 @@ async fn an_older_traefik_guards_a_backend() {
 }
 
 async fn guarded_by_traefik(program: &Path) {
-    guarded(|addresses| {
-        let test_dir = TestDir::new();
-        let file = test_dir.write("tokend.yaml", &format!("{}\n", addresses.fill("tokend.yaml")));
-        let listen = format!("--entrypoints.web.address={}", addresses.gateway);
-        let file = format!("--providers.file.filename={file}");
-        let silent = ["--global.checknewversion=false", "--global.sendanonymoususage=false"];
-        test_dir.start(program, &[&*listen, &*file, silent[0], silent[1]])
-    })
+    // Traefik copies headers of an admission to the request alone.
+    guarded_and_telling(
+        |addresses| {
+            let test_dir = TestDir::new();
+            let file = test_dir.write("tokend.yaml", &format!("{}\n", addresses.fill("tokend.yaml")));
+            let listen = format!("--entrypoints.web.address={}", addresses.gateway);
+            let file = format!("--providers.file.filename={file}");
+            let silent = ["--global.checknewversion=false", "--global.sendanonymoususage=false"];
+            test_dir.start(program, &[&*listen, &*file, silent[0], silent[1]])
+        },
+        false,
+    )
     .await;
 }
 

@@ -12,6 +12,7 @@ mod grpc_web;
 mod inputs;
 mod introspection;
 mod leaks;
+mod limits;
 mod oauth;
 mod parity;
 mod program;
