@@ -48,11 +48,12 @@ pub(crate) fn status(message: Option<proto::Token>) -> Result<TokenStatus, Error
     Ok(TokenStatus { token: token(message)?, state })
 }
 
+fn field<T, E>(name: &'static str, parsed: Result<T, E>) -> Result<T, Error> {
+    parsed.map_err(|_| Error::invalid_response(name))
+}
+
 /// Converts a token.
 pub(crate) fn token(message: proto::Token) -> Result<Token, Error> {
-    fn field<T, E>(name: &'static str, parsed: Result<T, E>) -> Result<T, Error> {
-        parsed.map_err(|_| Error::invalid_response(name))
-    }
     // Without `..`, so that this does not compile while a field is missing below.
     let proto::Token {
         id,

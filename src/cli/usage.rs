@@ -201,8 +201,8 @@ mod tests {
 
     use super::*;
 
-    fn at(hour: i64) -> Option<Timestamp> {
-        Some(Timestamp { seconds: hour * 3_600, nanos: 0 })
+    fn at(hour: i64) -> Timestamp {
+        Timestamp { seconds: hour * 3_600, nanos: 0 }
     }
 
     fn counted(counts: &[(i32, i64)]) -> Vec<VerdictCount> {
@@ -211,10 +211,10 @@ mod tests {
 
     #[test]
     fn a_table_has_the_verdicts_that_occur_and_a_line_of_bars_all_steps() {
-        let point = |hour, counts| UsagePoint { start_time: at(hour), counts: counted(counts) };
+        let point = |hour, counts| UsagePoint { start_time: Some(at(hour)), counts: counted(counts) };
         let usage = GetUsageResponse {
-            start_time: at(0),
-            end_time: at(5),
+            start_time: Some(at(0)),
+            end_time: Some(at(5)),
             points: vec![point(0, &[(1, 70), (7, 30)]), point(2, &[(1, 1)]), point(4, &[(1, 50), (99, 1)])],
             top_tokens: vec![TokenUsage {
                 token_id: "0123456789ABCDEFGHIJKL".to_owned(),
@@ -234,11 +234,15 @@ VERIFICATIONS  REFUSED  TOKEN                   USER  NAME
 151            30       0123456789ABCDEFGHIJKL  -     -
 ";
         assert_eq!(text(&usage, 3_600), expected);
-        let long = GetUsageResponse { end_time: at(1_000), ..usage };
+        let long = GetUsageResponse { end_time: Some(at(1_000)), ..usage };
         let line = sparkline(&long, 3_600);
         assert_eq!(line.trim_end(), "█");
         assert_eq!(line.chars().count(), 80);
-        let none = GetUsageResponse { start_time: at(0), end_time: at(2), ..GetUsageResponse::default() };
+        let none = GetUsageResponse {
+            start_time: Some(at(0)),
+            end_time: Some(at(2)),
+            ..GetUsageResponse::default()
+        };
         assert_eq!(text(&none, 3_600), "no verifications\n   1970-01-01T00:00:00Z to 1970-01-01T02:00:00Z\n");
     }
 }

@@ -50,6 +50,8 @@ pub fn number(verdict: Verdict) -> i16 {
         Verdict::Disabled => 6,
         Verdict::MissingScope => 7,
         Verdict::IpNotAllowed => 8,
+        Verdict::RateLimited => 9,
+        Verdict::CreditsExhausted => 10,
         _ => 0,
     }
 }

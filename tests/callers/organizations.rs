@@ -78,6 +78,7 @@ async fn reach_plans(caller: &mut Client, method: &str) -> Result<(), Status> {
 }
 
 /// Accesses the token of another organization by an RPC.
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Result<(), Status>, Barrier) {
     let forbidden = Barrier::Refused(Code::PermissionDenied, "ORGANIZATION_FORBIDDEN");
     match method {

@@ -28,7 +28,7 @@ fn url(socket_dir: &Path) -> String {
 
 #[tokio::test]
 async fn the_documented_commands_move_everything_to_the_new_server() {
-    moves_to(Server::start().socket_dir()).await;
+    Box::pin(moves_to(Server::start().socket_dir())).await;
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn the_documented_commands_move_everything_to_newer_versions_too() {
     for variable in ["TOKEND_POSTGRES_17", "TOKEND_POSTGRES_18"] {
         let programs = std::env::var_os(variable).map(PathBuf::from);
         let Some(programs) = or_skipped(variable, programs) else { continue };
-        moves_to(Newer::start(&programs).socket_dir()).await;
+        Box::pin(moves_to(Newer::start(&programs).socket_dir())).await;
     }
 }
 

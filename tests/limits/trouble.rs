@@ -43,7 +43,7 @@ fn admitted(burst: i64) -> String {
     format!("'rate', 1, 2678400, {burst}, true, NULL, NULL, NULL, NULL")
 }
 
-/// Changes a plan as SetPlan does; `set` is SQL.
+/// Changes a plan as `SetPlan` does; `set` is SQL.
 async fn change(database: &Database, name: &str, set: &str) {
     let change = format!(
         "WITH plan AS (UPDATE plans SET revision = revision + 1 WHERE name = '{name}' RETURNING plan_id)

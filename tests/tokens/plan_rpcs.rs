@@ -50,7 +50,7 @@ async fn a_plan_is_read_as_it_was_set_and_replaced_as_a_whole() {
     let refill = Refill { amount: 5, period: CalendarPeriod::Month.into(), mode: RefillMode::Add.into() };
     let limits = vec![
         rate("z", 10),
-        Limit { name: "a".to_owned(), per: user, kind: Some(Kind::Rate(admitting.clone())) },
+        Limit { name: "a".to_owned(), per: user, kind: Some(Kind::Rate(admitting)) },
         credits("credits", Some(refill)),
         credits("trial", None),
     ];
@@ -206,9 +206,8 @@ async fn a_plan_is_not_deleted_under_a_token_that_is_created_meanwhile() {
         set(&mut replica.root(), plan("", &name, vec![rate("reads", 1)])).await;
         let (mut creator, mut deleter) = (replica.root(), replica.root());
         let request = with_plan(&name);
-        let (made, deleted) =
-            tokio::join!(creator.create_token(request), deleter.delete_plan(deletion(&name)));
-        match (made, deleted) {
+        let (made, gone) = tokio::join!(creator.create_token(request), deleter.delete_plan(deletion(&name)));
+        match (made, gone) {
             (Ok(_), Err(status)) => {
                 assert_eq!(reason(&status).as_deref(), Some("PLAN_IN_USE"));
                 won[0] += 1;

@@ -47,7 +47,7 @@ async fn a_token_keeps_its_last_refusal_and_lists_find_it() {
     };
     let since =
         |seconds: i64| ListTokensRequest { refused_after: Some(second(seconds)), ..Default::default() };
-    assert_eq!(listed(since(0)).await, [id.clone()]);
+    assert_eq!(listed(since(0)).await, std::slice::from_ref(&id));
     assert_eq!(listed(since(32_503_680_000)).await, [""; 0]);
     let mut never = vec![idle, id];
     never.sort();

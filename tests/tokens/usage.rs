@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokend::clock;
 use tokend::domain::usage::UseCount;
 use tokend::domain::{OrganizationId, Verdict};
 use tokend::secret::TokenId;
@@ -31,7 +32,7 @@ fn counted(number: u128, verifications: u64) -> UseCount {
         id: TokenId::from_bytes(number.to_be_bytes()),
         organization_id: OrganizationId::parse("acme").unwrap(),
         verdict: Verdict::Valid,
-        time: time::OffsetDateTime::now_utc(),
+        time: clock::now(),
         verifications,
         refusal: None,
     }
@@ -190,7 +191,13 @@ async fn tomorrow(database: &Database) -> String {
 #[tokio::test]
 async fn a_token_and_hour_takes_at_most_200_bytes_with_its_indexes() {
     let database = Database::migrated().await;
-    let ids: Vec<u128> = (0..20_000).map(|_| Uuid::now_v7().as_u128()).collect();
+    let ids: Vec<u128> = (0..20_000)
+        .map(|_| {
+            u128::from_be_bytes(
+                TokenId::generate(clock::unix_millis(), &mut clock::randomness()).unwrap().to_bytes(),
+            )
+        })
+        .collect();
     let store = store(&database);
     for (sequence, ids) in (1..).zip(ids.chunks(5_000)) {
         let counts: Vec<_> = ids.iter().map(|id| counted(*id, 1_000)).collect();

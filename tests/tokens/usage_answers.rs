@@ -1,4 +1,4 @@
-//! What GetUsage answers: by hour and by day, for a token, a user and an organization; for whom; and by which plans.
+//! What `GetUsage` answers: by hour and by day, for a token, a user and an organization; for whom; and by which plans.
 
 use prost_types::Timestamp;
 use sqlx::{AssertSqlSafe, Row as _};
@@ -124,10 +124,10 @@ async fn a_caller_gets_the_usage_of_its_organization_or_its_own_user_alone() {
     .await;
 
     assert_eq!(sum(&usage(&mut reader, GetUsageRequest::default()).await, Verdict::Valid), 7);
-    let (mut ada, mut robot) = (replica.client(&own.secret), replica.client(&service.secret));
+    let (mut ada, mut billing) = (replica.client(&own.secret), replica.client(&service.secret));
     assert_eq!(sum(&usage(&mut ada, GetUsageRequest::default()).await, Verdict::Valid), 1);
-    assert_eq!(sum(&usage(&mut robot, GetUsageRequest::default()).await, Verdict::Valid), 2);
-    assert_eq!(sum(&usage(&mut robot, by_user("ada")).await, Verdict::Valid), 2);
+    assert_eq!(sum(&usage(&mut billing, GetUsageRequest::default()).await, Verdict::Valid), 2);
+    assert_eq!(sum(&usage(&mut billing, by_user("ada")).await, Verdict::Valid), 2);
     let bob = bobs.token.unwrap().id;
     refused(ada.get_usage(by_user("bob")).await, Code::PermissionDenied, "GRANT_EXCEEDED");
     let of_service = GetUsageRequest { owner_kind: OwnerKind::Service.into(), ..by_user("ada") };
@@ -332,7 +332,7 @@ async fn with_a_million_counts_usage_is_read_by_indexes_of_the_partitions_in_ran
         start_time: Some(Timestamp { seconds: start, nanos: 0 }),
         ..Default::default()
     };
-    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let now = tokend::clock::now().unix_timestamp();
     let mut root = replica.root();
     let more = "INSERT INTO usage_hours SELECT token_id, hour, 1, 7, 'big' FROM usage_hours
          WHERE organization_id = 'big' LIMIT 101000";

@@ -256,11 +256,12 @@ mod tests {
         }
         assert_eq!((packed.plan(), packed.family_id()), (None, packed.id()));
         let plan = Some(PlanName::parse(&"p".repeat(63)).unwrap());
-        let family_id = Some(TokenId::from_bytes([9; 16]));
-        let (positions, wire) = FieldPositions::pack(&Token { plan, family_id, ..token(&["a"]) });
+        let family_id = TokenId::from_bytes([9; 16]);
+        let (positions, wire) =
+            FieldPositions::pack(&Token { plan, family_id: Some(family_id), ..token(&["a"]) });
         let limited = positions.read(&wire);
         assert_eq!(limited.plan(), Some(&*"p".repeat(63)));
-        assert_eq!(limited.family_id(), family_id.unwrap().to_string());
+        assert_eq!(limited.family_id(), family_id.to_string());
         assert_eq!(packed.scopes().collect::<Vec<_>>(), [&b"a:*"[..], b"b"]);
         let (positions, wire) = FieldPositions::pack(&token(&[]));
         assert_eq!(positions.read(&wire).scopes().count(), 0);

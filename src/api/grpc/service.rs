@@ -9,7 +9,7 @@ use tracing::{Span, field};
 use super::reply::VerifyReply;
 use super::reserved_body::ResponseReservation;
 use super::server::token_service_server::TokenService;
-use super::stream::{VerifyRequests, VerifyResponses};
+use super::stream::VerifyResponses;
 use super::token_api::TokenApi;
 use super::watch::{WatchStream, Watcher};
 use super::{audit, changes, convert, policies, usage, users};
@@ -36,22 +36,6 @@ use crate::metrics::Rpc;
 use crate::tokens::ActionError;
 use crate::tokens::console_link::{NoLink, may_sign_in};
 use crate::tokens::disable::Usability;
-
-impl TokenApi {
-    /// Answers `VerifyStream`, from either source of requests.
-    pub(super) async fn answer_stream<Q: VerifyRequests>(
-        &self,
-        request: Request<Q>,
-    ) -> Result<Response<VerifyResponses<Q>>, Status> {
-        let drain = DrainSignal::of(&request);
-        self.open(Rpc::VerifyStream, request, async |credential, requests| {
-            credential.caller().require(Permission::Verify)?;
-            let (engine, metrics) = (Arc::clone(&self.context.engine), Arc::clone(&self.context.metrics));
-            Ok(VerifyResponses::new(engine, metrics, credential, requests, drain, Span::current()))
-        })
-        .await
-    }
-}
 
 #[tonic::async_trait]
 impl TokenService for TokenApi {

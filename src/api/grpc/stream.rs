@@ -10,17 +10,19 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use prost::Message as _;
-use tonic::{Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::Span;
 
 use super::reply::VerifyStreamReply;
+use super::token_api::TokenApi;
 use super::verify::{criteria, verify_params};
 use super::{convert, fields};
 use crate::api::drain::DrainSignal;
 use crate::api::error::CallError;
 use crate::api::proto::{VerifyRequest, VerifyStreamRequest};
 use crate::api::status;
-use crate::metrics::{Lookup, Metrics, VerdictCounts};
+use crate::domain::Permission;
+use crate::metrics::{Lookup, Metrics, Rpc, VerdictCounts};
 use crate::runtime::panics;
 use crate::verify::{
     Consistency, Credential, Engine, PendingVerification, Prefetched, ReadPoint, Verification,
@@ -34,6 +36,22 @@ const MAX_AHEAD_BYTES: usize = 32 * 1024;
 
 /// How many requests that have arrived are looked up before the first of them is judged.
 const LOOKUPS_TOGETHER: usize = 16;
+
+impl TokenApi {
+    /// Answers `VerifyStream`, from either source of requests.
+    pub(super) async fn answer_stream<Q: VerifyRequests>(
+        &self,
+        request: Request<Q>,
+    ) -> Result<Response<VerifyResponses<Q>>, Status> {
+        let drain = DrainSignal::of(&request);
+        self.open(Rpc::VerifyStream, request, async |credential, requests| {
+            credential.caller().require(Permission::Verify)?;
+            let (engine, metrics) = (Arc::clone(&self.context.engine), Arc::clone(&self.context.metrics));
+            Ok(VerifyResponses::new(engine, metrics, credential, requests, drain, Span::current()))
+        })
+        .await
+    }
+}
 
 /// A source of a stream's requests.
 pub trait VerifyRequests: Stream<Item = Result<VerifyStreamRequest, Status>> + Send + Unpin {

@@ -127,6 +127,8 @@ fn why_refused(refusal: &LastRefusal) -> String {
         6 => "disabled",
         7 => "scope missing",
         8 => "address not allowed",
+        9 => "rate limited",
+        10 => "credits used up",
         _ => "refused",
     };
     let scopes: String =

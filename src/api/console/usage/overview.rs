@@ -94,8 +94,15 @@ fn refusals(usage: &Usage) -> Vec<(&'static str, u64)> {
         let counts = counts.iter().filter(|count| count.verdict == verdict);
         counts.fold(0_u64, |sum, count| sum.saturating_add(count.verifications))
     };
-    let words =
-        [(4, "Revoked"), (5, "Expired"), (6, "Disabled"), (7, "Scope missing"), (8, "Address not allowed")];
+    let words = [
+        (4, "Revoked"),
+        (5, "Expired"),
+        (6, "Disabled"),
+        (7, "Scope missing"),
+        (8, "Address not allowed"),
+        (9, "Rate limited"),
+        (10, "Credits used up"),
+    ];
     words.into_iter().map(|(verdict, word)| (word, of(verdict))).filter(|(_, count)| *count > 0).collect()
 }
 
