@@ -21,7 +21,8 @@ CREATE TABLE plans (
 CREATE TABLE plan_limits (
     plan_id uuid NOT NULL,
     name text COLLATE "C" NOT NULL,
-    -- The order in which the plan lists them.
+    -- The order in which the plan lists them: 0 to 7.
+    -- squawk-ignore prefer-bigint-over-smallint
     position smallint NOT NULL,
     -- What is counted.
     per text COLLATE "C" NOT NULL,
