@@ -62,7 +62,7 @@ impl Pair {
         let proxy = Proxy::to(self.old.socket_dir(), LinkState::Open).await;
         let mut config = self.installation.config();
         config.database = proxy.lead(&config.database);
-        config.database_connections = 32;
+        config.database_connections = 40;
         config.bounds = bounds;
         config.last_use_interval = Duration::from_hours(1);
         config.retention.interval = Duration::from_hours(1);

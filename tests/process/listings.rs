@@ -172,7 +172,10 @@ fn all_json_output_follows_one_mapping() {
 #[test]
 fn an_incomplete_list_says_so() {
     let scene = Scene::new();
-    for command in commands::with("limit") {
+    scene.fresh_plan();
+    // Two commands have a flag of this name for the limits of plans.
+    let others = ["plan set", "token verify"];
+    for command in commands::with("limit").iter().filter(|command| !others.contains(&&***command)) {
         for json in ["", " --json"] {
             let limited = scene.run(&format!("{command} --limit 1{json}"), "");
             assert!(text(&limited.stderr).contains("more than these 1: raise --limit"), "{command}{json}");

@@ -10,8 +10,9 @@ use prost::Message;
 use prost_types::field_descriptor_proto::Type;
 use rustix::time::{ClockId, clock_gettime};
 use tokend::api::proto::{
-    CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, ListTokenEventsRequest,
-    ListTokensRequest, Policy, RotateTokenRequest, SetPlanRequest, UpdatePolicyRequest, UpdateTokenRequest,
+    CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, GetUsageRequest,
+    ListTokenEventsRequest, ListTokensRequest, Policy, RotateTokenRequest, SetPlanRequest,
+    UpdatePolicyRequest, UpdateTokenRequest,
 };
 use tonic::codegen::http::HeaderMap;
 use tonic::{Code, Status};
@@ -144,6 +145,7 @@ async fn else_valid(replica: &Replica, rpc: &str) -> Vec<u8> {
         }
         "ListTokens" => ListTokensRequest::default().encode_to_vec(),
         "ListTokenEvents" => ListTokenEventsRequest::default().encode_to_vec(),
+        "GetUsage" => GetUsageRequest::default().encode_to_vec(),
         "UpdatePolicy" => {
             let policy = Some(Policy { expiration_required: true, ..Default::default() });
             UpdatePolicyRequest { policy, ..Default::default() }.encode_to_vec()

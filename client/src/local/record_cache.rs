@@ -298,15 +298,14 @@ mod tests {
 
     #[test]
     fn a_token_with_limits_is_never_cached_but_its_answer_is_still_compared_with_changes() {
-        let cache = RecordCache::new(64 << 10, Duration::from_mins(10));
-        cache.forget(&[], seconds(1), true);
+        let cache = watching();
         let limited = |as_of| Verification { limits: vec![limit()], ..answer(seconds(as_of)) };
-
         let filled = cache.begin().end(&secret(), &limited(10), NOW);
         assert_eq!((filled, cache.size().0), (Filled::No, 0));
 
         cache.forget(&[secret().id()], seconds(20), true);
-        assert_eq!(cache.begin().end(&secret(), &limited(15), NOW), Filled::Outdated);
+        cache.forget(&[], seconds(21), true);
+        assert_eq!(cache.begin().end(&secret(), &limited(20), NOW), Filled::Outdated);
         assert_eq!(cache.begin().end(&secret(), &answer(seconds(30)), NOW), Filled::Cached, "without limits");
     }
 
