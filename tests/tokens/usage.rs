@@ -191,13 +191,9 @@ async fn tomorrow(database: &Database) -> String {
 #[tokio::test]
 async fn a_token_and_hour_takes_at_most_200_bytes_with_its_indexes() {
     let database = Database::migrated().await;
-    let ids: Vec<u128> = (0..20_000)
-        .map(|_| {
-            u128::from_be_bytes(
-                TokenId::generate(clock::unix_millis(), &mut clock::randomness()).unwrap().to_bytes(),
-            )
-        })
-        .collect();
+    // One token a millisecond.
+    let id = |number| TokenId::generate(clock::unix_millis() + number, &mut clock::randomness()).unwrap();
+    let ids: Vec<u128> = (0..20_000).map(|number| u128::from_be_bytes(id(number).to_bytes())).collect();
     let store = store(&database);
     for (sequence, ids) in (1..).zip(ids.chunks(5_000)) {
         let counts: Vec<_> = ids.iter().map(|id| counted(*id, 1_000)).collect();
