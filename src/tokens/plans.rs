@@ -190,6 +190,8 @@ impl Actions {
                 caller.may_set_plans()?;
                 caller.organization(Some(organization_id.clone()))?;
                 if !found {
+                    // This acknowledges its deletion by another transaction, which may still wait for a standby.
+                    transaction.commit().await?;
                     return Err(ActionError::PlanNotFound);
                 }
                 require_no_default(&policy, name)?;
