@@ -130,10 +130,15 @@ impl Error {
         self.code.map(code_name)
     }
 
-    /// Returns whether the request surely had no effect: tokend answered with an error, which spends nothing, or there
-    /// was no connection. Not known of errors that a proxy may have made.
+    /// Returns whether the request surely had no effect: tokend answered with an error, which spends nothing, there was
+    /// no connection, or HTTP/2 says that the request was not begun. Not known of errors that a proxy may have made.
     pub(crate) fn was_not_processed(&self) -> bool {
-        self.answered || self.cause.as_deref().is_some_and(has_cause::<ConnectError>)
+        let is_unbegun = |status| {
+            find_cause::<ConnectError>(status).is_some()
+                || find_cause(status).is_some_and(hyper::Error::is_canceled)
+                || find_cause(status).is_some_and(is_refusal)
+        };
+        self.answered || self.cause.as_deref().is_some_and(is_unbegun)
     }
 
     pub(crate) fn overdue() -> Self {
@@ -224,7 +229,7 @@ fn kind(status: &Status) -> ErrorKind {
         Code::DeadlineExceeded => ErrorKind::DeadlineExceeded,
         // The transport's own error: a status from the server has no source.
         Code::Unknown | Code::Cancelled | Code::Internal if status.source().is_some() => {
-            if has_cause::<TimeoutExpired>(status) {
+            if find_cause::<TimeoutExpired>(status).is_some() {
                 ErrorKind::DeadlineExceeded
             } else {
                 ErrorKind::Unavailable
@@ -257,16 +262,23 @@ fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// Returns whether a status comes from this error of the transport.
-fn has_cause<E: std::error::Error + 'static>(status: &Status) -> bool {
+/// Returns the error of this type that a status comes from.
+fn find_cause<E: std::error::Error + 'static>(status: &Status) -> Option<&E> {
     let mut cause = status.source();
     while let Some(error) = cause {
-        if error.is::<E>() {
-            return true;
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         cause = error.source();
     }
-    false
+    None
+}
+
+/// Returns whether the server refused to begin the stream, or has closed the connection before it came to it (RFC 9113,
+/// sections 6.8 and 8.7).
+fn is_refusal(error: &h2::Error) -> bool {
+    let is_refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (is_refused || error.is_go_away())
 }
 
 fn message(status: &Status) -> String {

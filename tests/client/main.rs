@@ -29,5 +29,6 @@ mod own_secret;
 mod pauses;
 mod policies;
 mod promise;
+mod refused;
 mod rules;
 mod tls;
