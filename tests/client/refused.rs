@@ -25,7 +25,7 @@ const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 const PREFACE: usize = 24;
 const HEADERS: u8 = 1;
 
-/// RST_STREAM of stream 1, with this error code.
+/// `RST_STREAM` of stream 1, with this error code.
 const REFUSED_STREAM: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
 const INTERNAL_ERROR: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 2];
 
