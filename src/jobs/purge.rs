@@ -14,6 +14,10 @@ const INTERVAL: Duration = Duration::from_mins(10);
 /// How old a lease of credits is that its replica will not settle any more: a living one does so within seconds.
 const LOST_AFTER: Duration = Duration::from_mins(10);
 
+/// How long a lease that seems that old may still be settled: the database's clock may have jumped, and a living replica
+/// settles within some seconds.
+const SETTLED_WITHIN: Duration = Duration::from_secs(15);
+
 /// The wait while nothing may be deleted yet.
 pub(super) const RETRY: Duration = Duration::from_secs(1);
 
@@ -48,7 +52,12 @@ pub async fn run(store: Store, metrics: Arc<Metrics>) {
 /// Counts lost leases of credits, and deletes allowances that say nothing.
 async fn purge_limits(store: &Store, metrics: &Metrics) -> Result<(), StoreError> {
     loop {
-        let (leases, credits) = store.lose_credit_leases(LOST_AFTER).await?;
+        let old = store.old_credit_leases(LOST_AFTER).await?;
+        if old.is_empty() {
+            break;
+        }
+        tokio::time::sleep(SETTLED_WITHIN).await;
+        let (leases, credits) = store.lose_credit_leases(&old).await?;
         if leases == 0 {
             break;
         }

@@ -28,13 +28,13 @@ const LEASE_NANOS: i64 = 1_000_000_000;
 /// more than the share has.
 pub(super) fn rate_ask(ask: &Ask, run: u64, now: BootInstant) -> RateAsk {
     let burst = counts(ask).and_then(Counts::rate).map_or(0, Rate::burst);
-    let wanted = wanted(ask, burst / PART, now);
+    let (wanted, least) = wanted(ask, burst / PART, now);
     let rest = match (ask.waiting > 0).then(|| ask.slot.empty(now)).flatten() {
         Some(Rest::Rate(returned, run)) => Some((returned, run)),
         _ => ask.slot.state().rest.take(),
     };
     let returned = rest.filter(|(_, granted)| *granted == run).map(|(returned, _)| returned);
-    RateAsk { key: ask.slot.key.clone(), wanted, returned }
+    RateAsk { key: ask.slot.key.clone(), wanted, least, returned }
 }
 
 /// Returns what to debit.
@@ -43,55 +43,47 @@ pub(super) fn credit_ask(ask: &Ask, now: BootInstant) -> CreditAsk {
         Some(Answer { left: Left::Credits(balance, _), .. }) => *balance,
         _ => 0,
     };
-    let wanted = wanted(ask, balance / PART, now);
-    CreditAsk { key: ask.slot.key.clone(), wanted, lease_id: clock::random_uuid() }
+    let (wanted, least) = wanted(ask, balance / PART, now);
+    CreditAsk { key: ask.slot.key.clone(), wanted, least, lease_id: clock::random_uuid() }
 }
 
 fn counts(ask: &Ask) -> Option<Counts> {
     ask.plan.limits.get(ask.at).map(|limit| limit.counts)
 }
 
-/// Returns what calls wait for, and what will be spent soon if it goes on as since the last lease.
-fn wanted(ask: &Ask, most_ahead: i64, now: BootInstant) -> i64 {
+/// Returns what calls wait for, with what will be spent soon if it goes on as since the last lease; and with how little
+/// one of them can do something.
+fn wanted(ask: &Ask, most_ahead: i64, now: BootInstant) -> (i64, i64) {
     let ahead = ask.slot.spent(now).map_or(0, |(spent, time)| {
         let growth = u64::from(spent.saturating_mul(GROWTH));
         let soon = u128::from(spent).saturating_mul(AHEAD.as_nanos()).checked_div(time.as_nanos().max(1));
         soon.and_then(|soon| u64::try_from(soon).ok()).unwrap_or(u64::MAX).min(growth)
     });
     let ahead = i64::try_from(ahead).unwrap_or(i64::MAX).min(most_ahead);
-    i64::try_from(ask.waiting).unwrap_or(i64::MAX).saturating_add(ahead).min(u32::MAX.into())
+    let waiting = i64::try_from(ask.waiting).unwrap_or(i64::MAX);
+    let least = if ask.waiting == 0 { 0 } else { i64::try_from(ask.least).unwrap_or(i64::MAX) };
+    (waiting.saturating_add(ahead).min(u32::MAX.into()), least)
 }
 
-/// Fills a slot with a rate's lease; returns what is left of the last one.
-pub(super) fn fill_rate(
-    ask: &Ask,
-    wanted: i64,
-    answer: Leased<RateLease>,
-    sent: BootInstant,
-    run: u64,
-) -> Option<Rest> {
+/// Fills a slot with a rate's lease; returns what is left of the last one, or the lease itself if the plan has changed.
+pub(super) fn fill_rate(ask: &Ask, answer: Leased<RateLease>, sent: BootInstant, run: u64) -> Option<Rest> {
     let Leased::Granted(RateLease { grant, last_grant_time }) = answer else {
         return without_lease(ask, &answer);
     };
     let allowance = grant.allowance;
-    ask.plan.compare(allowance.revision);
     let since = allowance.lease_time.saturating_sub(last_grant_time);
     ask.slot.answer.store(Some(Arc::new(Answer {
         sent,
-        exhausted: grant.amount < wanted,
+        received: BootInstant::now(),
         shared: since < LEASE_NANOS && allowance.lease_time != last_grant_time,
         left: Left::Rate(allowance.full_time.saturating_sub(allowance.lease_time)),
     })));
     let interval = counts(ask).and_then(Counts::rate).map_or(0, Rate::interval);
-    fill(
-        ask,
-        grant.amount,
-        grant.left,
-        Lease { sent, amount: 0, interval, of: LeaseOf::Rate(allowance, run) },
-    )
+    let lease = Lease { sent, amount: 0, interval, of: LeaseOf::Rate(allowance, run) };
+    fill(ask, grant.amount, grant.left, lease, allowance.revision)
 }
 
-/// Fills a slot with a lease of credits; returns what is left of the last one.
+/// Fills a slot with a lease of credits; returns what is left of the last one, or the lease itself if the plan has changed.
 pub(super) fn fill_credits(
     ask: &Ask,
     row: &CreditAsk,
@@ -101,21 +93,25 @@ pub(super) fn fill_credits(
     let Leased::Granted(CreditLease { debit, time, revision, leased }) = answer else {
         return without_lease(ask, &answer);
     };
-    ask.plan.compare(revision);
     let until = |refill: time::OffsetDateTime| Duration::try_from(refill - time).unwrap_or(Duration::ZERO);
     ask.slot.answer.store(Some(Arc::new(Answer {
         sent,
-        exhausted: debit.amount < row.wanted,
+        received: BootInstant::now(),
         shared: leased,
         left: Left::Credits(debit.balance.credits, debit.next_refill.map(until)),
     })));
     let of = LeaseOf::Credits(row.lease_id);
-    fill(ask, debit.amount, debit.balance.credits, Lease { sent, amount: 0, interval: 0, of })
+    fill(ask, debit.amount, debit.balance.credits, Lease { sent, amount: 0, interval: 0, of }, revision)
 }
 
-/// Replaces the share if something was granted; `left`: what the database has left.
-fn fill(ask: &Ask, amount: i64, left: i64, lease: Lease) -> Option<Rest> {
+/// Replaces the share if something was granted; `left`: what the database has left. What was granted under another
+/// revision than the plan's is not spent: the limit may count another subject now.
+fn fill(ask: &Ask, amount: i64, left: i64, lease: Lease, revision: i64) -> Option<Rest> {
     let amount = u32::try_from(amount).unwrap_or(u32::MAX);
+    if !ask.plan.is_of(revision) {
+        ask.plan.outdate();
+        return (amount > 0).then(|| Lease { amount, ..lease }.ended(amount, lease.sent)).flatten();
+    }
     if amount == 0 {
         return None;
     }

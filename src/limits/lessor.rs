@@ -213,14 +213,14 @@ impl Lessor {
             if let Some((returned, run)) = slot.state().rest.take()
                 && run == self.run
             {
-                rows.push(RateAsk { key: slot.key.clone(), wanted: 0, returned: Some(returned) });
+                rows.push(RateAsk { key: slot.key.clone(), wanted: 0, least: 0, returned: Some(returned) });
             }
         }
         let sent = BootInstant::now();
         let answers = connection.lease_rates(&rows, epoch, QUERY_DEADLINE).await?;
         self.shared.metrics.limits.leased(rows.len());
-        for ((ask, row), answer) in asks.iter().zip(&rows).zip(answers) {
-            let ended = fill_rate(ask, row.wanted, answer, sent, self.run);
+        for (ask, answer) in asks.iter().zip(answers) {
+            let ended = fill_rate(ask, answer, sent, self.run);
             self.keep(&ask.slot, ended);
         }
         Ok(())
@@ -264,7 +264,13 @@ impl Lessor {
     fn keep(&mut self, slot: &Arc<Slot>, ended: Option<Rest>) {
         let mut state = slot.state();
         match ended {
-            Some(Rest::Rate(returned, run)) => state.rest = Some((returned, run)),
+            Some(Rest::Rate(returned, run)) => {
+                state.rest = Some((returned, run));
+                // Nobody looks after it: it is returned by the next statement.
+                if !state.live && state.lease.is_none() {
+                    self.returns.push(Arc::clone(slot));
+                }
+            }
             Some(Rest::Credits(settlement)) => self.settlements.push(settlement),
             None => {}
         }

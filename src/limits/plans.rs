@@ -75,11 +75,9 @@ impl CachedPlan {
         })
     }
 
-    /// Notes which revision the database has.
-    pub(super) fn compare(&self, revision: i64) {
-        if revision != self.revision {
-            self.outdate();
-        }
+    /// Returns whether it is this revision.
+    pub(super) fn is_of(&self, revision: i64) -> bool {
+        revision == self.revision
     }
 
     /// Has it read again before the next use.

@@ -26,6 +26,8 @@ pub(super) struct Ask {
     pub(super) at: usize,
     /// How much calls wait for; 0: more is leased ahead, or only the answer is wanted.
     pub(super) waiting: u64,
+    /// What the call needs that needs least of them.
+    pub(super) least: u64,
 }
 
 /// What is done together.
@@ -95,6 +97,7 @@ impl Queue {
             // Under the lock: a call that comes later queues the slot again.
             ask.slot.queued.store(false, Ordering::Relaxed);
             ask.waiting = ask.slot.waiting.swap(0, Ordering::Relaxed);
+            ask.least = ask.slot.least.swap(u64::MAX, Ordering::Relaxed);
         }
         round
     }
@@ -119,9 +122,12 @@ impl Round {
     }
 
     fn ask(&mut self, (slot, plan, at): Need<'_>, cost: u32) {
-        slot.waiting.fetch_add(cost.into(), Ordering::Relaxed);
+        if cost > 0 {
+            slot.waiting.fetch_add(cost.into(), Ordering::Relaxed);
+            slot.least.fetch_min(cost.into(), Ordering::Relaxed);
+        }
         if !slot.queued.swap(true, Ordering::Relaxed) {
-            self.asks.push(Ask { slot: Arc::clone(slot), plan: Arc::clone(plan), at, waiting: 0 });
+            self.asks.push(Ask { slot: Arc::clone(slot), plan: Arc::clone(plan), at, waiting: 0, least: 0 });
         }
     }
 }

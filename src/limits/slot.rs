@@ -10,6 +10,7 @@ use tokend_core::limits::{Allowance, Rate, Returned, Share};
 use uuid::Uuid;
 
 use super::plans::Counts;
+use super::spend::Moment;
 use crate::clock::BootInstant;
 use crate::store::{AllowanceKey, Settlement};
 
@@ -28,6 +29,8 @@ pub(super) struct Slot {
     /// Whether it is in the queue, and how much calls there wait for. Written under the queue's lock.
     pub(super) queued: AtomicBool,
     pub(super) waiting: AtomicU64,
+    /// The least that one of them needs.
+    pub(super) least: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -62,12 +65,11 @@ pub(super) enum LeaseOf {
     Credits(Uuid),
 }
 
-/// What the database said, and when it was asked.
+/// What the database said, when it was asked, and when it answered.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) sent: BootInstant,
-    /// Whether less was granted than wanted.
-    pub(super) exhausted: bool,
+    pub(super) received: BootInstant,
     /// Whether others may return what they leased.
     pub(super) shared: bool,
     pub(super) left: Left,
@@ -105,6 +107,7 @@ impl Slot {
             low: AtomicU32::new(0),
             queued: AtomicBool::new(false),
             waiting: AtomicU64::new(0),
+            least: AtomicU64::new(u64::MAX),
             state: Mutex::default(),
         }
     }
@@ -123,19 +126,26 @@ impl Slot {
         self.answer.load().as_deref().is_some_and(|answer| now.since(answer.sent) < lease)
     }
 
-    /// Returns a refusal if the last answer is younger than a lease and leaves no room for `cost`, even if the share
-    /// was returned.
+    /// Returns whether the last answer is younger than a lease, or was asked for by this request.
+    pub(super) fn tells(&self, lease: Duration, moment: &Moment) -> bool {
+        self.is_current(lease, moment.instant)
+            || self.answer.load().as_deref().is_some_and(|answer| answer.is_of(moment))
+    }
+
+    /// Returns a refusal if the last answer leaves no room for `cost`, even if the share was returned, and if it is younger
+    /// than a lease or the answer to the very request.
     pub(super) fn refusal(
         &self,
         counts: Counts,
         cost: u32,
         lease: Duration,
-        now: BootInstant,
+        moment: &Moment,
     ) -> Option<Refusal> {
         let answer = self.answer.load();
         let answer = answer.as_deref()?;
-        let age = now.since(answer.sent);
-        if age >= lease {
+        let age = moment.instant.since(answer.sent);
+        let is_own = answer.is_of(moment);
+        if age >= lease && !is_own {
             return None;
         }
         if counts.never_fits(cost) {
@@ -143,9 +153,13 @@ impl Slot {
         }
         let missing = i64::from(cost.saturating_sub(self.share.left()));
         let refused = match (answer.left, counts) {
-            (Left::Rate(debt), Counts::Rate { rate, .. }) => rate_refusal(rate, debt, missing, answer, age),
+            (Left::Rate(debt), Counts::Rate { rate, .. }) => {
+                let waiting = self.waiting.load(Ordering::Relaxed);
+                let wait = rate_wait(rate, debt, missing, answer, waiting, moment, is_own);
+                wait.map(|wait| Refusal { retry_after: Some(wait) })
+            }
             (Left::Credits(balance, refill), Counts::Credits) if missing > balance => {
-                // Refilled since: asked for again.
+                // Refilled since: it is asked for again.
                 let refilled = refill.is_some_and(|wait| wait <= age);
                 (!refilled).then(|| Refusal { retry_after: refill.map(|wait| wait.saturating_sub(age)) })
             }
@@ -195,9 +209,16 @@ impl Slot {
     }
 }
 
+impl Answer {
+    /// Returns whether it was asked for since this request has waited.
+    fn is_of(&self, moment: &Moment) -> bool {
+        moment.asked.is_some_and(|asked| asked.boot <= self.sent.boot)
+    }
+}
+
 impl Lease {
     /// Returns what is to be returned, if it is worth anything: of a rate, what has refilled since does not count.
-    fn ended(self, left: u32, now: BootInstant) -> Option<Rest> {
+    pub(super) fn ended(self, left: u32, now: BootInstant) -> Option<Rest> {
         match self.of {
             LeaseOf::Rate(Allowance { lease_time, era, revision, .. }, run) => {
                 let amount = i64::from(left);
@@ -211,16 +232,31 @@ impl Lease {
     }
 }
 
-/// Returns a refusal if `missing` requests do not fit into a rate that was `debt` nanoseconds from full `age` ago.
-fn rate_refusal(rate: Rate, debt: i64, missing: i64, answer: &Answer, age: Duration) -> Option<Refusal> {
-    let nanos = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
-    let debt = debt.saturating_sub(nanos).max(0);
-    let missing = missing.saturating_mul(rate.interval());
-    let wait = missing.saturating_add(debt).saturating_sub(rate.refill_time());
-    if wait > 0 {
-        return Some(Refusal { retry_after: Some(Duration::from_nanos(wait.unsigned_abs())) });
+/// Returns how long `missing` requests do not fit into a rate that was `debt` nanoseconds from full at the last answer;
+/// `None`: they did then. What has refilled since is asked for by few calls, and seldom: the others are refused.
+fn rate_wait(
+    rate: Rate,
+    debt: i64,
+    missing: i64,
+    answer: &Answer,
+    waiting: u64,
+    moment: &Moment,
+    is_own: bool,
+) -> Option<Duration> {
+    let age = i64::try_from(moment.instant.since(answer.sent).as_nanos()).unwrap_or(i64::MAX);
+    let interval = rate.interval();
+    let short = missing.saturating_mul(interval).saturating_add(debt).saturating_sub(rate.refill_time());
+    if short <= 0 {
+        return None;
     }
-    // It has just been asked for: what refills is leased at the next request.
+    let wait = Duration::from_nanos(short.saturating_sub(age).max(0).unsigned_abs());
     let pace = PACE.min(Duration::from_nanos(rate.refill_time().unsigned_abs()) / 2);
-    (answer.exhausted && age < pace).then(|| Refusal { retry_after: Some(pace.saturating_sub(age)) })
+    let wait = wait.max(pace.saturating_sub(moment.instant.since(answer.received)));
+    if !wait.is_zero() {
+        return Some(wait);
+    }
+    let debt = debt.saturating_sub(age).max(0);
+    let room = rate.refill_time().saturating_sub(debt).checked_div(interval).unwrap_or(0);
+    let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
+    (is_own || waiting.saturating_add(missing) > room).then_some(pace)
 }

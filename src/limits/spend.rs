@@ -30,6 +30,8 @@ pub struct Moment {
     pub instant: BootInstant,
     /// By the database's clock.
     pub now: OffsetDateTime,
+    /// Since when the request has waited for the lease that it asked for last; `None`: it did not.
+    pub asked: Option<BootInstant>,
 }
 
 /// What was taken of the limits of one plan, by their positions.
@@ -74,9 +76,8 @@ impl TokenSlots {
 
     /// Answers a request that spends nothing.
     fn look(&self, shared: &Shared, request: &Request<'_>, moment: Moment) -> Attempt {
-        let current =
-            |(_, _, slot): (_, _, &std::sync::Arc<Slot>)| slot.is_current(shared.lease, moment.instant);
-        if self.judged(request.limit).all(current) {
+        let told = |(_, _, slot): (_, _, &std::sync::Arc<Slot>)| slot.tells(shared.lease, &moment);
+        if self.judged(request.limit).all(told) {
             Attempt::Done(self.spent(Verdict::Valid, None, request, moment))
         } else {
             Attempt::Need
@@ -131,7 +132,7 @@ impl TokenSlots {
     pub(super) fn refuse(&self, shared: &Shared, request: &Request<'_>, moment: Moment) -> Option<Spent> {
         let mut refused: Option<(Verdict, Option<Duration>)> = None;
         for (_, limit, slot) in self.judged(request.limit) {
-            let refusal = slot.refusal(limit.counts, request.cost, shared.lease, moment.instant);
+            let refusal = slot.refusal(limit.counts, request.cost, shared.lease, &moment);
             let Some(Refusal { retry_after }) = refusal else { continue };
             refused = Some(match refused {
                 None => (refused_by(limit.counts), retry_after),
@@ -225,7 +226,7 @@ pub(super) fn in_outage(
             slots.give_back(&taken, request.cost);
             return None;
         };
-        let grant = rate.lease(0, slot.state().local, moment.instant.boot, None, request.cost.into());
+        let grant = rate.lease(0, slot.state().local, moment.instant.boot, None, request.cost.into(), 0);
         if grant.amount < i64::from(request.cost) {
             let wait = grant.retry_after.map(|wait| Duration::from_nanos(wait.unsigned_abs()));
             refusal = Some((Verdict::RateLimited, wait));

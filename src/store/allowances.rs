@@ -30,6 +30,8 @@ pub struct RateAsk {
     pub key: AllowanceKey,
     /// How much to lease, if it fits.
     pub wanted: i64,
+    /// Nothing is leased if not even this much fits.
+    pub least: i64,
     /// What is left of an earlier lease.
     pub returned: Option<Returned>,
 }
@@ -69,6 +71,7 @@ impl Connection {
         let limits: Vec<_> = asks.iter().map(|ask| ask.key.limit.to_string()).collect();
         let subjects: Vec<_> = asks.iter().map(|ask| ask.key.subject.to_string()).collect();
         let wanted: Vec<_> = asks.iter().map(|ask| ask.wanted).collect();
+        let least: Vec<_> = asks.iter().map(|ask| ask.least).collect();
         let returned = |field: fn(&Returned) -> i64| -> Vec<Option<i64>> {
             asks.iter().map(|ask| ask.returned.as_ref().map(field)).collect()
         };
@@ -83,6 +86,7 @@ impl Connection {
             &returned(|returned| returned.lease_time) as &[Option<i64>],
             &returned(|returned| returned.era) as &[Option<i64>],
             &returned(|returned| returned.revision) as &[Option<i64>],
+            &least,
         );
         within(deadline, async {
             let (rows, warned) = notices::watched(statement.fetch_all(self.0.single())).await;

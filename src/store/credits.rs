@@ -22,6 +22,8 @@ pub struct CreditAsk {
     pub key: AllowanceKey,
     /// How much to debit, if there is as much.
     pub wanted: i64,
+    /// Nothing is debited if there is not even this much.
+    pub least: i64,
     /// The new lease.
     pub lease_id: Uuid,
 }
@@ -64,6 +66,7 @@ impl Connection {
         let limits: Vec<_> = asks.iter().map(|ask| ask.key.limit.to_string()).collect();
         let subjects: Vec<_> = asks.iter().map(|ask| ask.key.subject.to_string()).collect();
         let wanted: Vec<_> = asks.iter().map(|ask| ask.wanted).collect();
+        let least: Vec<_> = asks.iter().map(|ask| ask.least).collect();
         let leases: Vec<_> = asks.iter().map(|ask| ask.lease_id).collect();
         let ended: Vec<_> = settlements.iter().map(|settlement| settlement.lease_id).collect();
         let rests: Vec<_> = settlements.iter().map(|settlement| settlement.rest).collect();
@@ -77,6 +80,7 @@ impl Connection {
             &leases,
             &ended,
             &rests,
+            &least,
         );
         within(deadline, async {
             let (rows, warned) = notices::watched(statement.fetch_all(self.0.single())).await;
@@ -160,18 +164,35 @@ impl Store {
         .await
     }
 
-    /// Counts leases of more than this age as lost; returns how many leases and credits they were. Their replicas
-    /// have ended, or can no longer reach the database.
+    /// Returns leases of more than this age by the database's clock, the oldest first. Others are that old too if it
+    /// has jumped: see whether they are settled meanwhile.
     ///
     /// # Errors
     /// [`StoreError`], as for every call of the store.
-    pub async fn lose_credit_leases(&self, age: Duration) -> Result<(u64, u64), StoreError> {
+    pub async fn old_credit_leases(&self, age: Duration) -> Result<Vec<Uuid>, StoreError> {
         let age = time::Duration::try_from(age).unwrap_or(time::Duration::MAX);
+        self.within(async {
+            let leases = sqlx::query_scalar!(
+                "SELECT lease_id FROM credit_leases
+                 WHERE lease_time < clock_timestamp() - make_interval(secs => $1) ORDER BY lease_time LIMIT 10000",
+                age.as_seconds_f64()
+            );
+            Ok(leases.fetch_all(self.single()?).await?)
+        })
+        .await
+    }
+
+    /// Counts these leases as lost unless they were settled; returns how many leases and credits they were. Their
+    /// replicas have ended, or can no longer reach the database.
+    ///
+    /// # Errors
+    /// [`StoreError`], as for every call of the store.
+    pub async fn lose_credit_leases(&self, leases: &[Uuid]) -> Result<(u64, u64), StoreError> {
         self.within(async {
             let row = sqlx::query!(
                 r#"WITH old AS MATERIALIZED (
                        SELECT lease_id, plan_id, limit_name, subject FROM credit_leases
-                       WHERE lease_time < clock_timestamp() - make_interval(secs => $1) ORDER BY lease_time LIMIT 1000
+                       WHERE lease_id = ANY($1)
                    ), locked AS MATERIALIZED (
                        SELECT b.plan_id, b.limit_name, b.subject FROM credit_balances b
                            JOIN (SELECT DISTINCT plan_id, limit_name, subject FROM old) o USING (plan_id, limit_name, subject)
@@ -189,7 +210,7 @@ impl Store {
                    )
                    SELECT count(*) AS "leases!", least(coalesce(sum(amount), 0), 9223372036854775807)::bigint AS "credits!"
                    FROM ended"#,
-                age.as_seconds_f64()
+                leases
             )
             .fetch_one(self.single()?)
             .await?;

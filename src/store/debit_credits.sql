@@ -4,8 +4,8 @@ WITH always AS MATERIALIZED (
     SELECT (SELECT epoch FROM server_epoch) IS NOT DISTINCT FROM $1 AS same_epoch
 ), asked AS MATERIALIZED (
     SELECT a.*, p.revision AS plan_revision
-    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::uuid[])
-            WITH ORDINALITY AS a (plan_id, limit_name, subject, wanted, lease_id, position)
+    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::uuid[], $9::bigint[])
+            WITH ORDINALITY AS a (plan_id, limit_name, subject, wanted, lease_id, wanted_least, position)
         JOIN plan_limits l ON l.plan_id = a.plan_id AND l.name = a.limit_name AND l.kind = 'credits'
         JOIN plans p ON p.plan_id = a.plan_id
         CROSS JOIN always
@@ -64,7 +64,9 @@ WITH always AS MATERIALIZED (
             ELSE refill_amount END::bigint AS refilled_balance
     FROM begun b
 ), debited AS MATERIALIZED (
-    SELECT r.*, q.position, q.lease_id, q.plan_revision, least(greatest(coalesce(q.wanted, 0), 0), greatest(refilled_balance, 0)) AS amount
+    SELECT r.*, q.position, q.lease_id, q.plan_revision,
+        CASE WHEN refilled_balance < q.wanted_least THEN 0
+            ELSE least(greatest(coalesce(q.wanted, 0), 0), greatest(refilled_balance, 0)) END AS amount
     FROM refilled r LEFT JOIN asked q ON q.plan_id = r.plan_id AND q.limit_name = r.limit_name AND q.subject = r.subject
 ), updated AS (
     UPDATE credit_balances b

@@ -6,8 +6,8 @@ WITH always AS MATERIALIZED (
     SELECT a.*, p.revision AS plan_revision, l.burst,
         -- Rounded up: never more than the rate.
         (l.period * 1000000000 + l.requests - 1) / l.requests AS request_interval
-    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
-            WITH ORDINALITY AS a (plan_id, limit_name, subject, wanted, r_amount, r_lease_time, r_era, r_revision, position)
+    FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[])
+            WITH ORDINALITY AS a (plan_id, limit_name, subject, wanted, r_amount, r_lease_time, r_era, r_revision, wanted_least, position)
         JOIN plan_limits l ON l.plan_id = a.plan_id AND l.name = a.limit_name AND l.kind = 'rate'
         JOIN plans p ON p.plan_id = a.plan_id
         CROSS JOIN always
@@ -34,7 +34,8 @@ WITH always AS MATERIALIZED (
     FROM eras e
 ), granted AS MATERIALIZED (
     SELECT c.*, (latest - full_at) / request_interval AS room,
-        least(greatest(wanted, 0), (latest - full_at) / request_interval) AS amount
+        CASE WHEN (latest - full_at) / request_interval < wanted_least THEN 0
+            ELSE least(greatest(wanted, 0), (latest - full_at) / request_interval) END AS amount
     FROM credited c
 ), updated AS (
     UPDATE rate_allowances a

@@ -7,9 +7,10 @@ use std::thread;
 
 use tokend_core::fixtures::token;
 
-use super::refusals::MAX_COUNTED;
+use super::refusals::{MAX_COUNTED, MAX_SCOPE_BYTES};
 use super::uses::MAX_NOTED;
 use super::*;
+use crate::domain::Scope;
 use crate::secret::{KeyId, Mac};
 
 const SHARDS: usize = 16;
@@ -99,4 +100,26 @@ fn the_number_of_noted_tokens_is_bounded_and_what_is_lost_is_counted() {
     assert_eq!(usage.take_lost(), 1);
     usage.count(id(0, 0), &late, &judged(Verdict::Expired), None, now);
     assert_eq!(usage.take().iter().map(|count| count.verifications).sum::<u64>(), u64::from(each) + 1);
+}
+
+#[test]
+fn refusals_take_bounded_memory_however_long_the_missing_scopes_are() {
+    let (usage, record, now) = (Usage::default(), record(), token(&[]).create_time);
+    let long = |letter: &str| Scope::parse(&letter.repeat(100)).unwrap();
+    let missing_scopes = ["a", "b", "c", "d", "e"].map(long).to_vec();
+    let judgement = Judgement { verdict: Verdict::MissingScope, missing_scopes };
+    let each = u32::try_from(MAX_COUNTED / SHARDS).unwrap();
+    // Twice: what replaces another takes its memory.
+    for _ in 0..2 {
+        (0..each).for_each(|number| usage.count(id(number, 0), &record, &judgement, None, now));
+    }
+    let counts = usage.take();
+    assert_eq!(counts.len(), MAX_COUNTED / SHARDS, "each is counted");
+    let refusals = || counts.iter().filter_map(|count| count.refusal.as_ref());
+    assert_eq!(refusals().count(), counts.len());
+    let scopes = || refusals().flat_map(|refusal| &refusal.missing_scopes);
+    let bytes: usize = scopes().map(|scope| scope.capacity() + size_of::<String>()).sum();
+    assert!((MAX_SCOPE_BYTES / SHARDS * 9 / 10..=MAX_SCOPE_BYTES / SHARDS).contains(&bytes), "{bytes}");
+    usage.count(id(1, 0), &record, &judgement, None, now);
+    assert_eq!(usage.take()[0].refusal.as_ref().unwrap().missing_scopes.len(), 4, "a flush frees it");
 }

@@ -63,7 +63,7 @@ impl Engine {
         now: OffsetDateTime,
     ) -> Option<Verification> {
         let Some(record) = answer.limited() else { return Some(answer) };
-        let moment = Moment { instant: BootInstant::now(), now };
+        let moment = Moment { instant: BootInstant::now(), now, asked: None };
         let spent = self.limits.try_spend(id, &record, &criteria.request(), moment)?;
         self.usage.count(id, &record, &spent.judgement(), criteria.client_ip, now);
         Some(answer.with(spent))
@@ -80,12 +80,14 @@ impl Engine {
     ) -> Result<(Verification, LookupResult), VerdictError> {
         let request = criteria.request();
         let mut found = BootInstant::now();
+        let mut asked = None;
         for _ in 0..ATTEMPTS {
             let Some(record) = answer.limited() else { return Ok((answer, lookup)) };
-            let moment = Moment { instant: BootInstant::now(), now: lookup.now };
+            let moment = Moment { instant: BootInstant::now(), now: lookup.now, asked };
             if let Some(spent) = self.limits.try_spend(id, &record, &request, moment) {
                 return Ok((self.spent(id, &record, &lookup, criteria.client_ip, answer, spent), lookup));
             }
+            asked = Some(BootInstant::now());
             let leased = self.limits.lease(id, &record, &request).await;
             if BootInstant::now().since(found) > self.freshness.bounds().max_staleness {
                 found = BootInstant::now();
@@ -93,12 +95,12 @@ impl Engine {
                 answer = self.conclude(id, &lookup, criteria);
             }
             let (Err(error), Some(record)) = (leased, answer.limited()) else { continue };
-            let moment = Moment { instant: BootInstant::now(), now: lookup.now };
+            let moment = Moment { instant: BootInstant::now(), now: lookup.now, asked };
             let spent = self.limits.spend_in_outage(id, &record, &request, moment).ok_or(error)?;
             return Ok((self.spent(id, &record, &lookup, criteria.client_ip, answer, spent), lookup));
         }
         let Some(record) = answer.limited() else { return Ok((answer, lookup)) };
-        let moment = Moment { instant: BootInstant::now(), now: lookup.now };
+        let moment = Moment { instant: BootInstant::now(), now: lookup.now, asked };
         let refused = self.limits.refuse(id, &record, &request, moment)?;
         Ok((self.spent(id, &record, &lookup, criteria.client_ip, answer, refused), lookup))
     }

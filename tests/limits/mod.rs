@@ -1,6 +1,7 @@
 //! Limits: the statements that lease, and what replicas spend.
 
 mod credit_statement;
+mod overload;
 mod plans;
 mod rate_statement;
 mod spending;

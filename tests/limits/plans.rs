@@ -39,6 +39,15 @@ pub(super) async fn plan(database: &Database, name: &str, limits: &[(&str, &str,
     }
 }
 
+/// Changes a plan as `SetPlan` does; `set` is SQL.
+pub(super) async fn change(database: &Database, name: &str, set: &str) {
+    let change = format!(
+        "WITH plan AS (UPDATE plans SET revision = revision + 1 WHERE name = '{name}' RETURNING plan_id)
+         UPDATE plan_limits l SET {set} FROM plan WHERE l.plan_id = plan.plan_id"
+    );
+    database.execute(change).await;
+}
+
 /// Creates a token of this plan.
 pub(super) async fn limited(root: &mut Client, plan: &str) -> Limited {
     let made = created(root, CreateTokenRequest { plan: plan.to_owned(), ..ordinary() }).await;

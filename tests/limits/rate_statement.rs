@@ -61,7 +61,13 @@ fn case(number: u64, random: &mut Random, now: i64, plans: &mut String, limits: 
         revision: random.one_of(&[revision, revision, other_revision]),
     });
     let wanted = random.one_of(&[0, 1, burst / 2, burst, burst + 1, -1]);
-    Case { rate, revision, stored, ask: RateAsk { key: key(id, &format!("t:{number}")), wanted, returned } }
+    let least = random.one_of(&[0, 0, 1, wanted, burst / 3, -1, i64::MAX]);
+    Case {
+        rate,
+        revision,
+        stored,
+        ask: RateAsk { key: key(id, &format!("t:{number}")), wanted, least, returned },
+    }
 }
 
 #[tokio::test]
@@ -98,11 +104,13 @@ async fn the_statement_leases_as_the_rules_say() {
                 panic!("{:?}", case.ask)
             };
             let (now, ask) = (grant.allowance.lease_time, &case.ask);
-            let expected = case.rate.lease(case.revision, case.stored, now, ask.returned, ask.wanted);
+            let expected =
+                case.rate.lease(case.revision, case.stored, now, ask.returned, ask.wanted, ask.least);
             assert_eq!(grant, expected, "{ask:?} of {:?} and {:?}", case.rate, case.stored);
             assert_eq!(last_grant_time, if case.stored.is_some() { 7 } else { now });
-            returns +=
-                u32::from(expected != case.rate.lease(case.revision, case.stored, now, None, ask.wanted));
+            returns += u32::from(
+                expected != case.rate.lease(case.revision, case.stored, now, None, ask.wanted, ask.least),
+            );
         }
     }
     assert!(returns > 100, "only {returns} cases returned something");
@@ -112,8 +120,10 @@ async fn the_statement_leases_as_the_rules_say() {
     for case in cases.iter().take(50) {
         let row = sqlx::query(rows).bind(case.ask.key.plan_id).fetch_one(&mut session).await.unwrap();
         let now = row.get(1);
-        let expected =
-            case.rate.lease(case.revision, case.stored, now, case.ask.returned, case.ask.wanted).allowance;
+        let expected = case
+            .rate
+            .lease(case.revision, case.stored, now, case.ask.returned, case.ask.wanted, case.ask.least)
+            .allowance;
         let Allowance { full_time, era, revision, .. } = expected;
         assert_eq!((row.get(0), row.get(2), row.get(3)), (full_time, era, revision));
     }
@@ -128,7 +138,7 @@ async fn lease_often(leasing: Arc<Leasing>, plan: Uuid, replica: usize) -> [i64;
         // In any order: the statement orders them.
         let mut order = [0, 1, 2];
         order.rotate_left((replica + round) % 3);
-        let ask = |at: usize| RateAsk { key: keys[at].clone(), wanted: 1, returned: None };
+        let ask = |at: usize| RateAsk { key: keys[at].clone(), wanted: 1, least: 1, returned: None };
         let answers = connection.lease_rates(&order.map(ask), &leasing.epoch, DEADLINE).await.unwrap();
         for (at, answer) in order.into_iter().zip(answers) {
             match answer {
@@ -159,7 +169,7 @@ async fn another_epoch_and_a_missing_limit_lease_nothing() {
     let leasing = Leasing::new().await;
     let plan = leasing.plan(1, 1, "'rate', 1, 1, 5, false, NULL, NULL, NULL, NULL").await;
     let mut connection = leasing.connect().await;
-    let ask = |plan, subject| RateAsk { key: key(plan, subject), wanted: 1, returned: None };
+    let ask = |plan, subject| RateAsk { key: key(plan, subject), wanted: 1, least: 1, returned: None };
     let other = Epoch::parse("another".to_owned());
     let refused = connection.lease_rates(&[ask(plan, "t:1")], &other, DEADLINE).await;
     assert!(matches!(refused, Err(StoreError::OtherServer)), "{refused:?}");

@@ -8,7 +8,7 @@ use tokend::api::proto::{CreateTokenRequest, DisableTokenRequest, Verdict, Verif
 use tokend::verify::Bounds;
 use tokio::task::JoinSet;
 
-use super::plans::{Limited, balance, credits, limited, plan, rate, remaining, spent, verdicts};
+use super::plans::{Limited, balance, change, credits, limited, plan, rate, remaining, spent, verdicts};
 use crate::support::client::{Client, created, forged, nanos, ordinary, question, texts, unknown_id};
 use crate::support::database::Database;
 use crate::support::eventually;
@@ -41,15 +41,6 @@ async fn settles(root: &mut Client, database: &Database, token: &Limited) {
 /// A rate that is admitted in an outage; nothing refills while a test runs.
 fn admitted(burst: i64) -> String {
     format!("'rate', 1, 2678400, {burst}, true, NULL, NULL, NULL, NULL")
-}
-
-/// Changes a plan as `SetPlan` does; `set` is SQL.
-async fn change(database: &Database, name: &str, set: &str) {
-    let change = format!(
-        "WITH plan AS (UPDATE plans SET revision = revision + 1 WHERE name = '{name}' RETURNING plan_id)
-         UPDATE plan_limits l SET {set} FROM plan WHERE l.plan_id = plan.plan_id"
-    );
-    database.execute(change).await;
 }
 
 /// Returns how many of so many requests were VALID, and that the others were refused.

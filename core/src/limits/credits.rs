@@ -64,11 +64,11 @@ impl Balance {
         Self { credits, period_start: period.start(now) }
     }
 
-    /// Debits as much of `wanted` as there is, after the refills up to `now`.
+    /// Debits as much of `wanted` as there is, after the refills up to `now`; nothing, if there is not even `least`.
     #[must_use]
-    pub fn debit(self, refill: Option<Refill>, now: OffsetDateTime, wanted: i64) -> Debit {
+    pub fn debit(self, refill: Option<Refill>, now: OffsetDateTime, wanted: i64, least: i64) -> Debit {
         let refilled = self.refilled(refill, now);
-        let amount = wanted.clamp(0, refilled.credits.max(0));
+        let amount = if refilled.credits < least { 0 } else { wanted.clamp(0, refilled.credits.max(0)) };
         let balance = Self { credits: refilled.credits.saturating_sub(amount), ..refilled };
         let next_refill = refill.map(|refill| refill.period.next(now.max(refilled.period_start)));
         Debit { balance, amount, next_refill }
@@ -98,9 +98,11 @@ mod tests {
 
     #[test]
     fn a_balance_without_a_refill_ends() {
-        let first = Balance::initial(5, None, JANUARY).debit(None, JANUARY, 3);
+        let first = Balance::initial(5, None, JANUARY).debit(None, JANUARY, 3, 0);
         assert_eq!((first.amount, first.next_refill), (3, None));
-        let second = first.balance.debit(None, datetime!(2029-01-01 0:00 UTC), 3);
+        let second = first.balance.debit(None, datetime!(2029-01-01 0:00 UTC), 3, 3);
+        assert_eq!((second.amount, second.balance.credits), (0, 2), "it is left to smaller costs");
+        let second = first.balance.debit(None, datetime!(2029-01-01 0:00 UTC), 3, 2);
         assert_eq!((second.amount, second.balance.credits), (2, 0));
     }
 
@@ -109,7 +111,7 @@ mod tests {
         for (mode, expected) in [(RefillMode::Replace, 10), (RefillMode::Add, 5 + 2 * 10)] {
             let refill = Some(monthly(mode));
             let balance = Balance::initial(5, refill, JANUARY);
-            let debit = balance.debit(refill, datetime!(2028-03-01 0:00 UTC), 100);
+            let debit = balance.debit(refill, datetime!(2028-03-01 0:00 UTC), 100, 0);
             assert_eq!(debit.amount, expected);
             assert_eq!(debit.next_refill, Some(datetime!(2028-04-01 0:00 UTC)));
         }
@@ -119,9 +121,9 @@ mod tests {
     fn a_clock_that_was_set_back_refills_nothing_twice() {
         let refill = Some(monthly(RefillMode::Add));
         let balance = Balance::initial(0, refill, JANUARY);
-        let march = balance.debit(refill, datetime!(2028-03-01 0:00 UTC), 0).balance;
+        let march = balance.debit(refill, datetime!(2028-03-01 0:00 UTC), 0, 0).balance;
         assert_eq!(march.credits, 20);
-        let back = march.debit(refill, JANUARY, 0);
+        let back = march.debit(refill, JANUARY, 0, 0);
         assert_eq!(back.balance, march);
         assert_eq!(back.next_refill, Some(datetime!(2028-04-01 0:00 UTC)));
         assert_eq!(back.balance.refilled(refill, datetime!(2028-03-31 0:00 UTC)), march);
@@ -131,7 +133,7 @@ mod tests {
     fn a_replaced_period_takes_nothing_back() {
         for (mode, expected) in [(RefillMode::Replace, 10), (RefillMode::Add, 1 + 10 + 4)] {
             let refill = Some(monthly(mode));
-            let debit = Balance::initial(5, refill, JANUARY).debit(refill, JANUARY, 4);
+            let debit = Balance::initial(5, refill, JANUARY).debit(refill, JANUARY, 4, 0);
             let later = debit.balance.refilled(refill, datetime!(2028-02-01 0:00 UTC));
             assert_eq!(later.settle(refill, debit.balance.period_start, 4).credits, expected);
             assert_eq!(debit.balance.settle(refill, debit.balance.period_start, 4).credits, 5);

@@ -85,7 +85,8 @@ impl Rate {
         self.interval.saturating_mul(self.burst)
     }
 
-    /// Leases as much of `wanted` as fits, after taking back what was returned. A missing allowance is full.
+    /// Leases as much of `wanted` as fits, after taking back what was returned; nothing, if not even `least` fits: what
+    /// is leased in vain would have to be returned. A missing allowance is full.
     #[must_use]
     pub fn lease(
         self,
@@ -94,6 +95,7 @@ impl Rate {
         now: i64,
         returned: Option<Returned>,
         wanted: i64,
+        least: i64,
     ) -> Grant {
         let stored = stored.unwrap_or(Allowance { full_time: now, lease_time: now, era: 0, revision });
         let era = stored.era.saturating_add(i64::from(now < stored.lease_time));
@@ -106,7 +108,7 @@ impl Rate {
         let latest = now.saturating_add(self.refill_time());
         let full_time = stored.full_time.saturating_sub(credit).clamp(now, latest);
         let room = latest.saturating_sub(full_time).checked_div(self.interval).unwrap_or(0);
-        let amount = wanted.clamp(0, room);
+        let amount = if room < least { 0 } else { wanted.clamp(0, room) };
         let leased = full_time.saturating_add(amount.saturating_mul(self.interval));
         let fits = wanted.saturating_mul(self.interval).saturating_add(full_time).saturating_sub(latest);
         Grant {
@@ -138,7 +140,7 @@ mod tests {
     }
 
     fn lease(rate: Rate, stored: Option<Allowance>, now: i64, wanted: i64) -> Grant {
-        rate.lease(1, stored, now, None, wanted)
+        rate.lease(1, stored, now, None, wanted, 0)
     }
 
     #[test]
@@ -189,12 +191,21 @@ mod tests {
         let stored = lease(rate, None, 0, 5).allowance;
         let returned = |amount| Some(Returned { amount, lease_time, era, revision });
 
-        assert_eq!(rate.lease(1, Some(stored), 0, returned(3), 5).amount, 3);
-        assert_eq!(rate.lease(1, Some(stored), SECOND / 10, returned(3), 5).amount, 1 + 2);
-        assert_eq!(rate.lease(1, Some(stored), SECOND * 3 / 10, returned(3), 5).amount, 3);
-        assert_eq!(rate.lease(2, Some(stored), 0, returned(3), 5).amount, 0, "of another revision");
+        assert_eq!(rate.lease(1, Some(stored), 0, returned(3), 5, 0).amount, 3);
+        assert_eq!(rate.lease(1, Some(stored), SECOND / 10, returned(3), 5, 0).amount, 1 + 2);
+        assert_eq!(rate.lease(1, Some(stored), SECOND * 3 / 10, returned(3), 5, 0).amount, 3);
+        assert_eq!(rate.lease(2, Some(stored), 0, returned(3), 5, 0).amount, 0, "of another revision");
         let other_era = Some(Allowance { era: era + 1, ..stored });
-        assert_eq!(rate.lease(1, other_era, 0, returned(3), 5).amount, 0, "of another era");
+        assert_eq!(rate.lease(1, other_era, 0, returned(3), 5, 0).amount, 0, "of another era");
+    }
+
+    #[test]
+    fn nothing_is_leased_if_the_least_does_not_fit() {
+        let rate = rate(10, 5);
+        let stored = lease(rate, None, 0, 3).allowance;
+        let vain = rate.lease(1, Some(stored), 0, None, 4, 3);
+        assert_eq!((vain.amount, vain.left, vain.allowance), (0, 2, stored));
+        assert_eq!(rate.lease(1, Some(stored), 0, None, 4, 2).amount, 2);
     }
 
     #[test]
@@ -209,17 +220,18 @@ mod tests {
         #[test]
         fn any_arguments_keep_the_bounds(
             requests: i64, period: i64, burst: i64, full_time: i64, lease_time: i64, era: i64, now: i64,
-            amount: i64, wanted: i64,
+            amount: i64, wanted: i64, least: i64,
         ) {
             let rate = Rate::new(requests, period, burst)
                 .or_else(|| Rate::new(1 + requests.rem_euclid(1_000), SECOND, 1 + burst.rem_euclid(1_000)));
             let rate = rate.unwrap();
             let stored = Allowance { full_time, lease_time, era, revision: 1 };
             let returned = Returned { amount, lease_time, era, revision: 1 };
-            let grant = rate.lease(1, Some(stored), now, Some(returned), wanted);
+            let grant = rate.lease(1, Some(stored), now, Some(returned), wanted, least);
             prop_assert!((0..=rate.burst()).contains(&grant.amount));
             prop_assert!((0..=rate.burst()).contains(&grant.left));
             prop_assert!(grant.amount <= wanted.max(0));
+            prop_assert!(grant.amount == 0 || grant.amount >= least.min(wanted));
             prop_assert!(grant.allowance.full_time >= now);
         }
     }

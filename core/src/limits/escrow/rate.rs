@@ -231,7 +231,7 @@ impl World {
                 returned.lease_time = self.clock;
             }
         }
-        let grant = rate.lease(self.revision, row, self.clock, returned, wanted);
+        let grant = rate.lease(self.revision, row, self.clock, returned, wanted, 0);
         if without(Rule::GrantFits) { Grant { amount: wanted, ..grant } } else { grant }
     }
 
