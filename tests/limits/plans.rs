@@ -2,8 +2,9 @@
 
 use tokend::api::proto::{CreateTokenRequest, LimitStatus, Verdict, VerifyRequest, VerifyResponse};
 
-use crate::support::client::{Client, created, ordinary};
+use crate::support::client::{Client, created, nanos, ordinary};
 use crate::support::database::Database;
+use crate::support::eventually;
 use crate::support::replica::Replica;
 
 /// A token of a plan.
@@ -52,6 +53,17 @@ pub(super) async fn change(database: &Database, name: &str, set: &str) {
 pub(super) async fn limited(root: &mut Client, plan: &str) -> Limited {
     let made = created(root, CreateTokenRequest { plan: plan.to_owned(), ..ordinary() }).await;
     Limited { id: made.token.unwrap().id, secret: made.secret }
+}
+
+/// Waits until the record of a token stays in the cache.
+pub(super) async fn settles(root: &mut Client, database: &Database, token: &Limited) {
+    let made = database.count("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").await;
+    eventually("the feed has passed its creation", async || {
+        let answer = spent(root, &token.secret, 0).await.as_of_time;
+        let again = spent(root, &token.secret, 0).await.as_of_time;
+        (answer == again && nanos(answer.as_ref()) > i128::from(made) * 1_000).then_some(())
+    })
+    .await;
 }
 
 /// Spends `cost` of all limits.

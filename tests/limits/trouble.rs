@@ -8,9 +8,8 @@ use tokend::api::proto::{CreateTokenRequest, DisableTokenRequest, Verdict, Verif
 use tokend::verify::Bounds;
 use tokio::task::JoinSet;
 
-use super::plans::{Limited, balance, change, credits, limited, plan, rate, remaining, spent, verdicts};
-use crate::support::client::{Client, created, forged, nanos, ordinary, question, texts, unknown_id};
-use crate::support::database::Database;
+use super::plans::{balance, change, credits, limited, plan, rate, remaining, settles, spent, verdicts};
+use crate::support::client::{Client, created, forged, ordinary, question, texts, unknown_id};
 use crate::support::eventually;
 use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
@@ -25,17 +24,6 @@ async fn severable() -> (Proxy, Replica) {
     config.database = link.lead(&config.database);
     config.bounds = Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::from_mins(2) };
     (link, installation.serve(config).await)
-}
-
-/// Waits until the record of a token stays in the cache.
-async fn settles(root: &mut Client, database: &Database, token: &Limited) {
-    let made = database.count("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").await;
-    eventually("the feed has passed its creation", async || {
-        let answer = spent(root, &token.secret, 0).await.as_of_time;
-        let again = spent(root, &token.secret, 0).await.as_of_time;
-        (answer == again && nanos(answer.as_ref()) > i128::from(made) * 1_000).then_some(())
-    })
-    .await;
 }
 
 /// A rate that is admitted in an outage; nothing refills while a test runs.

@@ -2,7 +2,7 @@
 //! `core/src/fill_guard.rs` and `src/verify/cache_generation.rs`. Postgres is a counter of one
 //! token's changes, the cache a cell, freshness the count that the feed guarantees. Each rule is
 //! also removed once: the checker must then find a Verify whose response is older than a change it
-//! had to include.
+//! had to include. `share` does the same with the shares of limits.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,6 +22,13 @@ mod fill_guard;
 
 #[path = "../../src/verify/cache_generation.rs"]
 mod cache_generation;
+
+mod limits;
+mod share;
+
+mod boot_instant {
+    pub(crate) use tokend_core::boot_instant::BootInstant;
+}
 
 /// The source of the locks and atomics of both modules.
 mod sync {

@@ -20,6 +20,12 @@ mod escrow;
 /// Replaced by the model checker.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicI64, AtomicU64};
+
+    /// Runs a test of a share, which the model checker would explore.
+    #[cfg(test)]
+    pub(super) fn explore(test: impl Fn()) {
+        test();
+    }
 }
 
 pub use calendar::CalendarPeriod;

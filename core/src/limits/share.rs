@@ -19,7 +19,7 @@ pub struct Share {
 
 /// The number of the lease that something was taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LeaseNumber(u32);
+pub struct LeaseNumber(pub(super) u32);
 
 /// What was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +124,7 @@ fn join(number: u32, left: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sync::explore;
     use super::*;
 
     const LEASE: Duration = Duration::from_nanos(10);
@@ -134,28 +135,32 @@ mod tests {
 
     #[test]
     fn a_share_is_spent_once_and_until_its_lease_ends() {
-        let share = Share::new();
-        assert_eq!(share.take(1, LEASE, at(0, 0), || at(0, 0)), None, "it is empty");
+        explore(|| {
+            let share = Share::new();
+            assert_eq!(share.take(1, LEASE, at(0, 0), || at(0, 0)), None, "it is empty");
 
-        assert_eq!(share.replace(3, at(0, 0)), 0);
-        assert!(share.take(2, LEASE, at(0, 0), || at(9, 9)).is_some());
-        assert_eq!(share.take(2, LEASE, at(0, 0), || at(9, 9)), None, "only 1 is left");
-        assert_eq!(share.take(1, LEASE, at(10, 0), || at(10, 0)), None, "nothing is taken in vain");
-        assert_eq!(share.left(), 1);
-        assert_eq!(share.take(1, LEASE, at(9, 9), || at(10, 0)), None, "by the clock that does not jump");
-        assert_eq!(share.replace(1, at(10, 10)), 1, "what was taken too late is not spent");
-        assert_eq!(share.take(1, LEASE, at(11, 11), || at(11, 20)), None, "by the wall clock");
+            assert_eq!(share.replace(3, at(0, 0)), 0);
+            assert!(share.take(2, LEASE, at(0, 0), || at(9, 9)).is_some());
+            assert_eq!(share.take(2, LEASE, at(0, 0), || at(9, 9)), None, "only 1 is left");
+            assert_eq!(share.take(1, LEASE, at(10, 0), || at(10, 0)), None, "nothing is taken in vain");
+            assert_eq!(share.left(), 1);
+            assert_eq!(share.take(1, LEASE, at(9, 9), || at(10, 0)), None, "by the clock that does not jump");
+            assert_eq!(share.replace(1, at(10, 10)), 1, "what was taken too late is not spent");
+            assert_eq!(share.take(1, LEASE, at(11, 11), || at(11, 20)), None, "by the wall clock");
+        });
     }
 
     #[test]
     fn only_the_same_lease_takes_back() {
-        let share = Share::new();
-        share.replace(3, at(0, 0));
-        let taken = share.take(3, LEASE, at(1, 1), || at(1, 1)).unwrap().number;
-        share.give_back(taken, 1);
-        assert_eq!(share.left(), 1);
-        assert_eq!(share.replace(2, at(2, 2)), 1);
-        share.give_back(taken, 2);
-        assert_eq!(share.left(), 2);
+        explore(|| {
+            let share = Share::new();
+            share.replace(3, at(0, 0));
+            let taken = share.take(3, LEASE, at(1, 1), || at(1, 1)).unwrap().number;
+            share.give_back(taken, 1);
+            assert_eq!(share.left(), 1);
+            assert_eq!(share.replace(2, at(2, 2)), 1);
+            share.give_back(taken, 2);
+            assert_eq!(share.left(), 2);
+        });
     }
 }

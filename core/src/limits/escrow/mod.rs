@@ -1,6 +1,9 @@
 //! Models of several replicas that lease from one row and spend, on the real rules of this module. Each rule is
 //! also removed once: the search must then find an excess.
 
+mod credit_replica;
+mod credit_world;
+mod credits;
 mod rate;
 mod rate_replica;
 
