@@ -59,6 +59,8 @@ struct Admitted {
     rate: u32,
     valid: u64,
     limited: u64,
+    /// Requests that ended with an error.
+    refused: u64,
     /// Of the slowest replica, in milliseconds.
     p99: f64,
 }
@@ -76,8 +78,8 @@ pub(crate) fn run(plan: &Plan, postgres: &Postgres, population: &Population) -> 
     }
     let (statements, postmaster) = (Statements::open(postgres)?, postgres.pid()?);
     let mut text =
-        "| divided | rate/s | admitted / allowed | goal | most in bounds | answers | limited | p99 ms |\n\
-         |---|---|---|---|---|---|---|---|\n"
+        "| divided | rate/s | admitted / allowed | goal | most in bounds | answers | limited | errors | p99 ms |\n\
+         |---|---|---|---|---|---|---|---|---|\n"
             .to_owned();
     let mut costs = String::new();
     for (division, secrets) in DIVISIONS.iter().zip(population.secrets[1..].chunks_exact(PLANS.len())) {
@@ -166,6 +168,7 @@ impl Admitted {
             rate,
             valid: measured.iter().map(|load| load.answers).sum(),
             limited: measured.iter().map(|load| load.limited).sum(),
+            refused: measured.iter().map(|load| load.refusals.len()).sum(),
             p99: count(slowest.unwrap_or(0)) / 1e6,
         }
     }
@@ -179,7 +182,7 @@ fn write_row(text: &mut String, division: &Division, found: &Admitted, took: Dur
     let met = |met| if met { "met" } else { "not met" };
     writeln!(
         text,
-        "| {} | {} | {used:.3} | ≥ {}, {} | {} | {} | {} | {:.1} |",
+        "| {} | {} | {used:.3} | ≥ {}, {} | {} | {} | {} | {} | {:.1} |",
         division.name,
         found.rate,
         division.goal,
@@ -187,6 +190,7 @@ fn write_row(text: &mut String, division: &Division, found: &Admitted, took: Dur
         met(count(found.valid) <= most),
         found.valid + found.limited,
         found.limited,
+        found.refused,
         found.p99,
     )?;
     Ok(())
@@ -203,7 +207,7 @@ fn load<'a>(replica: &Server, workload: &'a Workload, rate: f64, duration: Durat
         workload,
         connections: 1,
         pace: Pace::PerSecond(rate),
-        may_refuse: false,
+        may_refuse: true,
         may_limit: true,
         warm_up: WARM_UP,
         duration,
