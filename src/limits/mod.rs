@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot};
 
 mod grants;
 mod lessor;
+mod moment;
 mod plans;
 mod queue;
 mod slot;
@@ -17,8 +18,8 @@ mod slots;
 mod spend;
 pub mod status;
 
+pub use moment::Moment;
 pub use slots::{family_subject, organization_subject, subject, user_subject};
-pub use spend::Moment;
 pub use status::{LimitStatus, Spending, StatusKind};
 
 use crate::admission::hash_pool::Overloaded;

@@ -9,8 +9,8 @@ use arc_swap::ArcSwapOption;
 use tokend_core::limits::{Allowance, Rate, Returned, Share};
 use uuid::Uuid;
 
+use super::moment::Moment;
 use super::plans::Counts;
-use super::spend::Moment;
 use crate::clock::BootInstant;
 use crate::store::{AllowanceKey, Settlement};
 

@@ -4,9 +4,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokend_core::limits::{Allowance, LeaseNumber, Rate};
 
+use super::moment::Moment;
 use super::plans::{CachedLimit, Counts};
 use super::slot::{Answer, Left, Refusal, Slot};
 use super::slots::TokenSlots;
@@ -21,17 +21,6 @@ pub(super) enum Attempt {
     Done(Spent),
     /// A share does not suffice, and the database may have more.
     Need,
-}
-
-/// A moment by the clocks of this machine and by that of the database.
-#[derive(Debug, Clone, Copy)]
-pub struct Moment {
-    /// On this machine.
-    pub instant: BootInstant,
-    /// By the database's clock.
-    pub now: OffsetDateTime,
-    /// Since when the request has waited for the lease that it asked for last; `None`: it did not.
-    pub asked: Option<BootInstant>,
 }
 
 /// What was taken of the limits of one plan, by their positions.

@@ -70,8 +70,7 @@ impl Connection {
         let plans: Vec<_> = asks.iter().map(|ask| ask.key.plan_id).collect();
         let limits: Vec<_> = asks.iter().map(|ask| ask.key.limit.to_string()).collect();
         let subjects: Vec<_> = asks.iter().map(|ask| ask.key.subject.to_string()).collect();
-        let wanted: Vec<_> = asks.iter().map(|ask| ask.wanted).collect();
-        let least: Vec<_> = asks.iter().map(|ask| ask.least).collect();
+        let (wanted, least): (Vec<_>, Vec<_>) = asks.iter().map(|ask| (ask.wanted, ask.least)).unzip();
         let returned = |field: fn(&Returned) -> i64| -> Vec<Option<i64>> {
             asks.iter().map(|ask| ask.returned.as_ref().map(field)).collect()
         };

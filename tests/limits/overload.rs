@@ -53,7 +53,7 @@ async fn called(replicas: &[Replica], secret: &str) -> Answers {
                 for _ in 0..CALLS {
                     let request =
                         VerifyRequest { secret: secret.clone(), cost: Some(1), ..Default::default() };
-                    let answer = client.verify(request).await.map(|answer| answer.into_inner());
+                    let answer = client.verify(request).await.map(tonic::Response::into_inner);
                     if let Ok(answer) = &answer {
                         // Credits that are never refilled have none.
                         let refused = answer.verdict() == Verdict::RateLimited && answer.limits.len() == 1;

@@ -143,7 +143,9 @@ impl World {
     pub(super) fn settle(&mut self, r: usize) {
         self.replicas[r].follow(self.epoch, self.without);
         let settlements = self.replicas[r].settlements.clone();
-        settlements.iter().for_each(|settlement| self.settle_one(*settlement));
+        for settlement in settlements {
+            self.settle_one(settlement);
+        }
     }
 
     /// No answer comes.
@@ -230,7 +232,9 @@ impl World {
         }
         self.periods.clear();
         let rows: Vec<_> = self.database.leases.iter().map(|row| (row.period_start, row.amount)).collect();
-        rows.into_iter().for_each(|(start, amount)| self.count_in(start, amount));
+        for (start, amount) in rows {
+            self.count_in(start, amount);
+        }
         self.begin_epoch();
     }
 
@@ -241,7 +245,9 @@ impl World {
         let old: Vec<LeaseId> = self.database.leases.iter().filter(is_old).map(|row| row.id).collect();
         if self.has(Rule::LoseAfterASecondLook) {
             self.pass(LEASE);
-            (0..REPLICAS).for_each(|r| self.settle_all(r));
+            for r in 0..REPLICAS {
+                self.settle_all(r);
+            }
         }
         for id in old {
             let Some(at) = self.database.leases.iter().position(|row| row.id == id) else { continue };
@@ -283,10 +289,9 @@ impl World {
 
     /// Returns whether nothing was debited in a period that it does not have.
     pub(super) fn is_within_periods(&self) -> bool {
-        let most = match self.refill {
-            // At least as much as it has initially.
-            Some(Refill { amount, mode: RefillMode::Replace, .. }) => amount,
-            _ => return self.database.balance.is_none_or(|balance| balance.credits >= 0),
+        // At least as much as it has initially.
+        let Some(Refill { amount: most, mode: RefillMode::Replace, .. }) = self.refill else {
+            return self.database.balance.is_none_or(|balance| balance.credits >= 0);
         };
         self.periods.iter().all(|(_, debited)| *debited <= most)
     }

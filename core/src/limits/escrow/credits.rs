@@ -54,11 +54,9 @@ fn step(random: &mut Random, troubles: [i64; 3]) -> Step {
     match (trouble, random.within(0..3)) {
         (0, 0) => Step::Freeze(replica),
         (0, _) => Step::Thaw(replica),
-        (1, 0) => Step::Send(replica, wanted, least),
-        (1, 1) => Step::Execute(replica),
+        (1 | 2, 0) => Step::Send(replica, wanted, least),
+        (1 | 2, 1) => Step::Execute(replica),
         (1, _) => Step::Answer(replica),
-        (2, 0) => Step::Send(replica, wanted, least),
-        (2, 1) => Step::Execute(replica),
         (2, _) => Step::GiveUp(replica),
         (3, 0) => Step::SettleInVain(replica),
         (3, _) => Step::SettleUnanswered(replica),
