@@ -149,6 +149,8 @@ async fn every_other_page_is_used_with_script_and_without() {
     let request = CreateTokenRequest { scopes: texts(&["reports:read"]), ..ordinary() };
     let leaked = created(&mut replica.root(), request).await.secret;
     created(&mut replica.root(), ordinary()).await;
+    verified(&mut replica.root(), &leaked, &[]).await;
+    verified(&mut replica.root(), &leaked, &["reports:write"]).await;
     let mut settings = settings(&replica, &origin);
     settings["leaked"] = leaked.into();
 

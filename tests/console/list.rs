@@ -44,6 +44,9 @@ async fn filters_and_pages_stand_in_the_address() {
     assert_eq!(wrong.status, 400);
     assert!(wrong.body.contains("id=\"created_after-problem\""));
     assert_eq!(person.get("/tokens?page=x").await.status, 400);
+    let unused = person.get("/tokens?name=token+0&never_used=1").await.body;
+    assert!(rows(&unused) == 10 && unused.contains("name=\"never_used\" value=\"1\" checked"), "{unused}");
+    assert_eq!(rows(&person.get("/tokens?refused_after=2001-01-01").await.body), 0);
 }
 
 /// Returns the row of a token.

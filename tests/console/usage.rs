@@ -74,3 +74,57 @@ async fn usage_is_shown_within_the_reach_of_the_session() {
     let verifier = created_with(&mut root, "acme", &["tokend:verify"]).await.secret;
     assert_ne!(super::sign_in(replica.console, &verifier).await.status, 303);
 }
+
+/// Returns what a page has between a heading and the end of its section.
+fn section<'page>(page: &'page str, id: &str) -> &'page str {
+    let (_, rest) = page.split_once(&format!("aria-labelledby=\"{id}\"")).unwrap();
+    rest.split("</section>").next().unwrap()
+}
+
+/// Returns the list that a section leads to.
+async fn list_of(person: &Person, page: &str, id: &str) -> String {
+    let (_, link) = section(page, id).split_once("href=\"/tokens?").unwrap();
+    let link = link.split('"').next().unwrap().replace("&#38;", "&");
+    let list = person.get(&format!("/tokens?{link}")).await;
+    assert_eq!(list.status, 200, "{link}: {}", list.body);
+    list.body
+}
+
+#[tokio::test]
+async fn tokens_that_need_a_look_are_named_with_a_link_to_the_list_of_all_of_them() {
+    let replica = Replica::start().await;
+    let mut root = replica.root();
+    let name = |name: &str| CreateTokenRequest {
+        organization_id: "acme".to_owned(),
+        name: name.to_owned(),
+        ..ordinary()
+    };
+    let refused = created(&mut root, name("<refused>")).await;
+    let used = created(&mut root, name("<used>")).await;
+    created(&mut root, name("<idle>")).await;
+    created(&mut root, CreateTokenRequest { organization_id: "other".to_owned(), ..name("<foreign>") }).await;
+    for _ in 0..3 {
+        verified(&mut root, &refused.secret, &["no:such"]).await;
+        verified(&mut root, &used.secret, &[]).await;
+    }
+    let person = Person::root(&replica).await;
+    let page = eventually("the refusal, the uses and their counts are written", async || {
+        let page = person.get("/usage?organization=acme").await.body;
+        let written = section(&page, "refused").contains("&#60;refused&#62;")
+            && !section(&page, "unused").contains("&#60;used&#62;")
+            && page.contains("</dt><dd>3 valid, 3 refused</dd>");
+        written.then_some(page)
+    })
+    .await;
+
+    let named = |text: &str| {
+        ["refused", "used", "idle", "foreign"].map(|name| text.contains(&format!("&#60;{name}&#62;")))
+    };
+    assert!(section(&page, "refused").contains("scope missing no:such"), "{page}");
+    assert_eq!(named(section(&page, "refused")), [true, false, false, false]);
+    assert_eq!(named(&list_of(&person, &page, "refused").await), [true, false, false, false]);
+    assert_eq!(named(section(&page, "unused")), [true, false, true, false]);
+    assert_eq!(named(&list_of(&person, &page, "unused").await), [true, false, true, false]);
+    let other = person.get("/usage?organization=none").await.body;
+    assert_eq!(named(&other), [false; 4]);
+}

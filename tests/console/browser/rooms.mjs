@@ -49,6 +49,12 @@ export const rooms = {
     const lines = Buffer.concat(chunks).toString().trim().split("\n").map((text) => JSON.parse(text));
     assert.ok(lines.length > 1 && lines.every(({ kind }) => kind === "TOKEN_EVENT_KIND_CREATED"), `${lines.length}`);
 
+    await page.getByRole("link", { name: "Usage" }).click();
+    await page.getByRole("heading", { name: "Never used" }).waitFor();
+    // The verifications are counted a moment later.
+    while ((await page.getByText("Numbers by day").count()) === 0) await page.reload();
+    await look(page, "usage");
+
     await open(page, "/policy?organization=default");
     await page.getByLabel("Longest lifetime").fill("90d");
     await page.getByLabel("Every token must expire").check();

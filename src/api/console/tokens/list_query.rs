@@ -31,6 +31,8 @@ pub(super) struct ListQuery {
     pub(super) created_before: String,
     pub(super) expires_before: String,
     pub(super) unused_since: String,
+    pub(super) refused_after: String,
+    pub(super) never_used: bool,
     pub(super) order: String,
     pub(super) page: String,
 }
@@ -47,6 +49,8 @@ impl ListQuery {
             created_before: fields.typed("created_before"),
             expires_before: fields.typed("expires_before"),
             unused_since: fields.typed("unused_since"),
+            refused_after: fields.typed("refused_after"),
+            never_used: !fields.get("never_used").is_empty(),
             order: fields.typed("order"),
             page: fields.typed("page"),
         }
@@ -62,21 +66,22 @@ impl ListQuery {
 
     /// Returns whether any filter is set.
     pub(super) fn is_filtered(&self) -> bool {
-        !self.states.is_empty() || self.texts().iter().any(|(_, value)| !value.is_empty())
+        !self.states.is_empty() || self.never_used || self.texts().iter().any(|(_, value)| !value.is_empty())
     }
 
     /// Returns whether one of the filters is set that are folded away.
     pub(super) fn has_dates(&self) -> bool {
-        self.dates().iter().any(|(_, _, value)| !value.is_empty())
+        self.never_used || self.dates().iter().any(|(_, _, value)| !value.is_empty())
     }
 
     /// Returns the dates that can be filtered by: their fields, in words, and as typed.
-    pub(super) fn dates(&self) -> [(&'static str, &'static str, &str); 4] {
+    pub(super) fn dates(&self) -> [(&'static str, &'static str, &str); 5] {
         [
             ("created_after", "Created on or after", &self.created_after),
             ("created_before", "Created before", &self.created_before),
             ("expires_before", "Expires before", &self.expires_before),
             ("unused_since", "Unused since", &self.unused_since),
+            ("refused_after", "Refused on or after", &self.refused_after),
         ]
     }
 
@@ -91,6 +96,7 @@ impl ListQuery {
         let given = |(_, value): &(&str, &String)| !value.is_empty();
         query.extend_pairs(self.texts().into_iter().filter(given));
         query.extend_pairs(self.states.iter().map(|state| ("state", state)));
+        query.extend_pairs(self.never_used.then_some(("never_used", "1")));
         query.extend_pairs([("order", &self.order)].into_iter().filter(given));
         if !page.is_empty() {
             query.append_pair("page", page);
@@ -103,7 +109,7 @@ impl ListQuery {
         self.at("").replacen("/tokens?", "/tokens/live?", 1)
     }
 
-    fn texts(&self) -> [(&'static str, &String); 8] {
+    fn texts(&self) -> [(&'static str, &String); 9] {
         [
             ("name", &self.name),
             ("user", &self.user),
@@ -113,6 +119,7 @@ impl ListQuery {
             ("created_before", &self.created_before),
             ("expires_before", &self.expires_before),
             ("unused_since", &self.unused_since),
+            ("refused_after", &self.refused_after),
         ]
     }
 
@@ -135,6 +142,7 @@ impl ListQuery {
         let created_before = day("created_before", &self.created_before);
         let expires_before = day("expires_before", &self.expires_before);
         let unused_since = day("unused_since", &self.unused_since);
+        let refused_after = day("refused_after", &self.refused_after);
         let states = STATES.iter().filter(|(word, _, _)| self.has_state(word));
         let listing = (|| {
             Some(Listing {
@@ -146,8 +154,8 @@ impl ListQuery {
                 created_before: created_before?,
                 expires_before: expires_before?,
                 unused_since: unused_since?,
-                refused_after: None,
-                never_used: false,
+                refused_after: refused_after?,
+                never_used: self.never_used,
                 name_contains: name_contains?,
                 order: if self.is_by_expiration() { Order::ExpireTime } else { Order::CreateTimeDescending },
             })
@@ -169,13 +177,15 @@ mod tests {
 
     #[test]
     fn what_stands_in_the_address_is_what_is_listed_and_stands_in_the_next_one() {
-        let text = "name=lap&user=ada+l&owner=service&state=active&state=revoked&expires_before=2026-12-31&order=expires&x=y";
+        let text = "name=lap&user=ada+l&owner=service&state=active&state=revoked&expires_before=2026-12-31&refused_after=2026-01-01&never_used=1&order=expires&x=y";
         let query = ListQuery::read(&Fields::read(text.as_bytes()));
         let listing = query.parse().unwrap();
         assert_eq!(listing.states, [TokenState::Active, TokenState::Revoked]);
         assert_eq!(listing.order, Order::ExpireTime);
         assert_eq!(listing.owner_kind, Some(crate::domain::OwnerKind::Service));
         assert_eq!(listing.expires_before, Some(time::macros::datetime!(2026-12-31 00:00 UTC)));
+        assert_eq!(listing.refused_after, Some(time::macros::datetime!(2026-01-01 00:00 UTC)));
+        assert!(listing.never_used);
         let next = query.at("abc");
         let again = ListQuery::read(&Fields::read(next.strip_prefix("/tokens?").unwrap().as_bytes()));
         assert_eq!((again.parse().unwrap(), &*again.page), (listing, "abc"));

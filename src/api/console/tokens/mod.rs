@@ -23,7 +23,7 @@ mod terms;
 mod token;
 mod usability;
 mod user;
-mod view;
+pub(super) mod view;
 
 use std::sync::Arc;
 

@@ -120,7 +120,7 @@ impl TokenView {
 }
 
 /// Returns why a token was refused, and from where, in a few words.
-fn why_refused(refusal: &LastRefusal) -> String {
+pub(in crate::api::console) fn why_refused(refusal: &LastRefusal) -> String {
     let verdict = match refusal.verdict {
         4 => "revoked",
         5 => "expired",

@@ -31,6 +31,8 @@ pub(in crate::api::console) struct Chart {
     pub(in crate::api::console) highest: u64,
     /// The first and the last day.
     pub(in crate::api::console) days: (String, String),
+    /// The same in numbers: each day on which there were any, what is valid, and what was refused. The newest is first.
+    pub(in crate::api::console) numbers: Vec<(String, u64, u64)>,
 }
 
 /// Returns the request for the last 30 days.
@@ -64,7 +66,12 @@ impl Chart {
             bar(&mut valid, day, 0, low);
             bar(&mut refused, day, low, top);
         }
+        let starts = (0_i64..).map(|day| shown(range.start.saturating_add(Duration::days(day))));
+        let numbers = starts.zip(&sums).filter(|(_, sum)| all(sum) > 0);
+        let mut numbers: Vec<_> = numbers.map(|(day, (valid, refused))| (day, *valid, *refused)).collect();
+        numbers.reverse();
         Self {
+            numbers,
             valid,
             refused,
             width: days.saturating_mul(WIDTH),
@@ -142,6 +149,7 @@ mod tests {
             // Not in the range: left out.
             point(9, &[(1, 5)]),
         ]));
+        assert_eq!(chart.numbers, [("2026-01-03".to_owned(), 1_000, 1), ("2026-01-01".to_owned(), 150, 50)]);
         assert_eq!(chart.valid, "M1 86h8v14h-8zM21 1h8v99h-8z");
         assert_eq!(chart.refused, "M1 81h8v5h-8zM21 0h8v1h-8z");
         assert_eq!((chart.valid_count, chart.refused_count, chart.highest), (1_150, 51, 1_001));

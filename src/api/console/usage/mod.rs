@@ -2,6 +2,7 @@
 //! is served by the listener; the page of a token shows its chart, too.
 
 pub(super) mod chart;
+mod needs_look;
 mod overview;
 mod pages;
 

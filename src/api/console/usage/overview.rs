@@ -1,28 +1,23 @@
 //! The usage of an organization in the last 30 days: verdicts over time, the tokens that were verified most, and those
-//! that expire next.
+//! that need a look.
 
 use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::chart::{Chart, last_days, split};
-use super::pages::{Expiring, Overview, TopToken};
+use super::needs_look::needs_look;
+use super::pages::{NAMED, Overview, TopToken};
 use crate::api::console::commands::Call;
 use crate::api::console::failure::{Failure, of_action};
 use crate::api::console::form::{Problems, optional};
 use crate::api::console::interface::{Console, PageRequest};
-use crate::api::console::moments::Moment;
 use crate::api::console::pages::visible;
 use crate::api::console::session::visit::Visit;
-use crate::domain::page::{Listing, Order};
 use crate::domain::size::LARGEST_TOKEN;
 use crate::domain::usage::TokenUsage;
-use crate::domain::{OrganizationId, Permission, Reach, TokenState};
+use crate::domain::{OrganizationId, Permission, Reach};
 use crate::tokens::ActionError;
-use crate::tokens::list::ListTokens;
 use crate::tokens::usage::Usage;
-
-/// How many tokens are named of each kind.
-const NAMED: u32 = 10;
 
 /// Shows the usage.
 pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Result<Response, Failure> {
@@ -40,7 +35,7 @@ pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Resul
         refusals: Vec::new(),
         top: Vec::new(),
         too_many: false,
-        expiring: Vec::new(),
+        needs_look: None,
         lines: Call::new(&["usage"], "GetUsage")
             .text("organization", "organizationId", organization)
             .flag("by", Some("day"))
@@ -69,7 +64,7 @@ pub(super) async fn page(console: &Console, page_request: &PageRequest) -> Resul
     page.refusals = refusals(&usage);
     page.top = usage.answer.top.iter().map(TopToken::new).collect();
     page.too_many = too_many;
-    page.expiring = expiring(console, &visit, named).await?;
+    page.needs_look = Some(needs_look(console, &visit, named).await?);
     console.page(&visit, StatusCode::OK, &page)
 }
 
@@ -104,40 +99,6 @@ fn refusals(usage: &Usage) -> Vec<(&'static str, u64)> {
         (10, "Credits used up"),
     ];
     words.into_iter().map(|(verdict, word)| (word, of(verdict))).filter(|(_, count)| *count > 0).collect()
-}
-
-/// Returns the active tokens that expire next.
-async fn expiring(
-    console: &Console,
-    visit: &Visit,
-    organization: Option<OrganizationId>,
-) -> Result<Vec<Expiring>, ActionError> {
-    let organization_id = Some(visit.caller().organization(organization)?);
-    let listing = Listing {
-        organization_id,
-        user_id: None,
-        owner_kind: None,
-        states: vec![TokenState::Active],
-        created_after: None,
-        created_before: None,
-        expires_before: Some(visit.now.saturating_add(time::Duration::days(30))),
-        unused_since: None,
-        refused_after: None,
-        never_used: false,
-        name_contains: None,
-        order: Order::ExpireTime,
-    };
-    let request = ListTokens { listing, page_size: NAMED, page_token: None };
-    let page = console.integrations.context.actions.list_tokens(visit.caller(), request).await?;
-    let shown = page.tokens.iter().filter_map(|(token, _)| {
-        Some(Expiring {
-            id: token.id.to_string(),
-            name: visible(token.name.as_str()),
-            user: visible(token.user_id.as_str()),
-            end: Moment::new(token.expire_time?, visit.now),
-        })
-    });
-    Ok(shown.collect())
 }
 
 impl TopToken {

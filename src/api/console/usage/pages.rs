@@ -8,6 +8,9 @@ use crate::api::console::form::Problems;
 use crate::api::console::moments::Moment;
 use crate::api::console::pages::Frame;
 
+/// How many tokens are named of each kind.
+pub(super) const NAMED: u32 = 10;
+
 /// The usage of an organization, or of the session's own user.
 #[derive(Template)]
 #[template(path = "usage/overview.html")]
@@ -27,7 +30,8 @@ pub(super) struct Overview {
     pub(super) top: Vec<TopToken>,
     /// Whether there are too many counts to say which tokens were verified most.
     pub(super) too_many: bool,
-    pub(super) expiring: Vec<Expiring>,
+    /// `None`: the filters are not valid.
+    pub(super) needs_look: Option<NeedsLook>,
     pub(super) lines: Lines,
 }
 
@@ -40,10 +44,28 @@ pub(super) struct TopToken {
     pub(super) refused: u64,
 }
 
-/// A token that expires.
-pub(super) struct Expiring {
+/// Some of the tokens that need a look, and where all of them are listed.
+pub(super) struct Named {
+    pub(super) tokens: Vec<NamedToken>,
+    /// The address of the list.
+    pub(super) list: String,
+    /// Whether there may be more.
+    pub(super) more: bool,
+}
+
+/// A token that needs a look.
+pub(super) struct NamedToken {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) user: String,
-    pub(super) end: Moment,
+    pub(super) at: Moment,
+    /// What happened then, if the section does not say it.
+    pub(super) why: String,
+}
+
+/// The tokens that need a look.
+pub(super) struct NeedsLook {
+    pub(super) expiring: Named,
+    pub(super) refused: Named,
+    pub(super) unused: Named,
 }
