@@ -74,7 +74,7 @@ pub(super) fn fill_rate(ask: &Ask, answer: Leased<RateLease>, sent: BootInstant,
     let since = allowance.lease_time.saturating_sub(last_grant_time);
     ask.slot.answer.store(Some(Arc::new(Answer {
         sent,
-        received: BootInstant::now(),
+        took: took(sent),
         shared: since < LEASE_NANOS && allowance.lease_time != last_grant_time,
         left: Left::Rate(allowance.full_time.saturating_sub(allowance.lease_time)),
     })));
@@ -96,12 +96,17 @@ pub(super) fn fill_credits(
     let until = |refill: time::OffsetDateTime| Duration::try_from(refill - time).unwrap_or(Duration::ZERO);
     ask.slot.answer.store(Some(Arc::new(Answer {
         sent,
-        received: BootInstant::now(),
+        took: took(sent),
         shared: leased,
         left: Left::Credits(debit.balance.credits, debit.next_refill.map(until)),
     })));
     let of = LeaseOf::Credits(row.lease_id);
     fill(ask, debit.amount, debit.balance.credits, Lease { sent, amount: 0, interval: 0, of }, revision)
+}
+
+/// Returns how long an answer took, in microseconds.
+fn took(sent: BootInstant) -> u32 {
+    u32::try_from(BootInstant::now().since(sent).as_micros()).unwrap_or(u32::MAX)
 }
 
 /// Replaces the share if something was granted; `left`: what the database has left. What was granted under another

@@ -69,7 +69,8 @@ pub(super) enum LeaseOf {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) sent: BootInstant,
-    pub(super) received: BootInstant,
+    /// In microseconds, until it was received.
+    pub(super) took: u32,
     /// Whether others may return what they leased.
     pub(super) shared: bool,
     pub(super) left: Left,
@@ -210,6 +211,11 @@ impl Slot {
 }
 
 impl Answer {
+    /// Returns how long ago it was received.
+    fn known_for(&self, moment: &Moment) -> Duration {
+        moment.instant.since(self.sent).saturating_sub(Duration::from_micros(self.took.into()))
+    }
+
     /// Returns whether it was asked for since this request has waited.
     fn is_of(&self, moment: &Moment) -> bool {
         moment.asked.is_some_and(|asked| asked.boot <= self.sent.boot)
@@ -251,7 +257,7 @@ fn rate_wait(
     }
     let wait = Duration::from_nanos(short.saturating_sub(age).max(0).unsigned_abs());
     let pace = PACE.min(Duration::from_nanos(rate.refill_time().unsigned_abs()) / 2);
-    let wait = wait.max(pace.saturating_sub(moment.instant.since(answer.received)));
+    let wait = wait.max(pace.saturating_sub(answer.known_for(moment)));
     if !wait.is_zero() {
         return Some(wait);
     }

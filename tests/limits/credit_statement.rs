@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Row as _};
 use time::OffsetDateTime;
 use time::macros::datetime;
-use tokend::store::{CreditAsk, CreditLease, Leased, Settlement};
+use tokend::store::{CreditAsk, CreditLease, Epoch, Leased, Settlement, StoreError};
 use tokend_core::limits::{Balance, CalendarPeriod, Refill, RefillMode};
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -171,6 +171,29 @@ async fn a_lease_is_settled_once_and_what_is_not_settled_is_lost() {
     assert_eq!(balance(&leasing).await, (75, 80, 55, 20));
     connection.debit_credits(&[], &[rest(3, 20)], &leasing.epoch, DEADLINE).await.unwrap();
     assert_eq!(balance(&leasing).await, (75, 80, 55, 20), "what was lost is not returned");
+}
+
+#[tokio::test]
+async fn another_epoch_and_a_missing_limit_debit_and_settle_nothing() {
+    let leasing = Leasing::new().await;
+    let plan = leasing.plan(1, 1, "'credits', NULL, NULL, NULL, NULL, 100, NULL, NULL, NULL").await;
+    let mut connection = leasing.connect().await;
+    let lease = |number| Uuid::from_u64_pair(7, number);
+    let ask =
+        |plan, number| CreditAsk { key: key(plan, "o:"), wanted: 20, least: 1, lease_id: lease(number) };
+    connection.debit_credits(&[ask(plan, 1)], &[], &leasing.epoch, DEADLINE).await.unwrap();
+    let other = Epoch::parse("another".to_owned());
+    let settled = [Settlement { lease_id: lease(1), rest: 15 }];
+    for (asks, settled) in [(&[ask(plan, 2)][..], &settled[..]), (&[], &settled), (&[ask(plan, 3)], &[])] {
+        let refused = connection.debit_credits(asks, settled, &other, DEADLINE).await;
+        assert!(matches!(refused, Err(StoreError::OtherServer)), "{refused:?}");
+        assert_eq!(balance(&leasing).await, (80, 20, 0, 0));
+    }
+    let asks = [ask(plan_id(2), 4), ask(plan, 5)];
+    let answers = connection.debit_credits(&asks, &[], &leasing.epoch, DEADLINE).await.unwrap();
+    assert_eq!(answers[0], Leased::NoLimit);
+    assert!(matches!(&answers[1], Leased::Granted(lease) if lease.debit.amount == 20), "{answers:?}");
+    assert_eq!(leasing.database.count("SELECT count(*) FROM credit_leases").await, 2);
 }
 
 /// Leases and returns as one replica, beside others.

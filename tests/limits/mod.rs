@@ -6,4 +6,5 @@ mod plans;
 mod rate_statement;
 mod spending;
 mod statements;
+mod streams;
 mod trouble;

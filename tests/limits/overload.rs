@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use tokend::api::proto::{Verdict, VerifyRequest};
 use tokio::task::JoinSet;
 
-use super::plans::{Limited, change, credits, limited, plan, rate, settles, spent, verdicts};
+use super::plans::{Limited, change, credits, limited, plan, rate, rounds, settles, spent, verdicts};
 use crate::support::eventually;
-use crate::support::http::get;
 use crate::support::proxy::{LinkState, Proxy};
 use crate::support::replica::{Installation, Replica};
 
@@ -72,17 +71,6 @@ async fn called(replicas: &[Replica], secret: &str) -> Answers {
         *counted.entry(answer).or_default() += 1;
     }
     counted
-}
-
-/// Returns how often the replicas have asked the database.
-async fn rounds(replicas: &[Replica]) -> u128 {
-    let mut rounds = 0;
-    for replica in replicas {
-        let (_, text) = get(replica.http, "/metrics").await;
-        let line = text.lines().find_map(|line| line.strip_prefix("tokend_limit_rounds_total "));
-        rounds += line.unwrap().parse::<u128>().unwrap();
-    }
-    rounds
 }
 
 /// Spends what is used up, on replicas that begin at once.

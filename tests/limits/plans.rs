@@ -1,11 +1,16 @@
 //! Plans for the tests of what is spent, and clients that spend.
 
+use std::time::Duration;
+
 use tokend::api::proto::{CreateTokenRequest, LimitStatus, Verdict, VerifyRequest, VerifyResponse};
+use tokend::verify::Bounds;
 
 use crate::support::client::{Client, created, nanos, ordinary};
 use crate::support::database::Database;
 use crate::support::eventually;
-use crate::support::replica::Replica;
+use crate::support::http::get;
+use crate::support::proxy::{LinkState, Proxy};
+use crate::support::replica::{Installation, Replica};
 
 /// A token of a plan.
 pub(super) struct Limited {
@@ -93,4 +98,40 @@ pub(super) async fn balance(replica: &Replica) -> (i64, i64, i64, i64) {
                FROM credit_balances";
     let mut connection = replica.installation.database.connect().await;
     sqlx::query_as(sql).fetch_one(&mut connection).await.unwrap()
+}
+
+/// A replica whose link to the database can be cut; its cache lasts.
+pub(super) async fn severable() -> (Proxy, Replica) {
+    let installation = Installation::new().await;
+    let link = Proxy::start(LinkState::Open).await;
+    let mut config = installation.config();
+    config.database = link.lead(&config.database);
+    config.bounds = Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::from_mins(2) };
+    (link, installation.serve(config).await)
+}
+
+/// A rate that is admitted in an outage; nothing refills while a test runs.
+pub(super) fn admitted(burst: i64) -> String {
+    format!("'rate', 1, 2678400, {burst}, true, NULL, NULL, NULL, NULL")
+}
+
+/// Returns how many of so many requests were VALID, and that the others were refused.
+pub(super) async fn admissions(client: &mut Client, secret: &str, requests: usize) -> usize {
+    let verdicts = verdicts(client, secret, requests).await;
+    assert!(
+        verdicts.iter().all(|verdict| [Verdict::Valid, Verdict::RateLimited].contains(verdict)),
+        "{verdicts:?}"
+    );
+    verdicts.iter().filter(|verdict| **verdict == Verdict::Valid).count()
+}
+
+/// Returns how often the replicas have asked the database.
+pub(super) async fn rounds(replicas: &[Replica]) -> u128 {
+    let mut rounds = 0;
+    for replica in replicas {
+        let (_, text) = get(replica.http, "/metrics").await;
+        let line = text.lines().find_map(|line| line.strip_prefix("tokend_limit_rounds_total "));
+        rounds += line.unwrap().parse::<u128>().unwrap();
+    }
+    rounds
 }

@@ -5,38 +5,17 @@ use std::time::{Duration, Instant};
 
 use tokend::api::proto::create_token_request::Expiration;
 use tokend::api::proto::{CreateTokenRequest, DisableTokenRequest, Verdict, VerifyRequest};
-use tokend::verify::Bounds;
 use tokio::task::JoinSet;
 
-use super::plans::{balance, change, credits, limited, plan, rate, remaining, settles, spent, verdicts};
+use super::plans::{
+    admissions, admitted, balance, change, credits, limited, plan, rate, remaining, settles, severable, spent,
+};
 use crate::support::client::{Client, created, forged, ordinary, question, texts, unknown_id};
 use crate::support::eventually;
-use crate::support::proxy::{LinkState, Proxy};
-use crate::support::replica::{Installation, Replica};
+use crate::support::proxy::LinkState;
+use crate::support::replica::Replica;
 
 const VALID: Verdict = Verdict::Valid;
-
-/// A replica whose link to the database can be cut; its cache lasts.
-async fn severable() -> (Proxy, Replica) {
-    let installation = Installation::new().await;
-    let link = Proxy::start(LinkState::Open).await;
-    let mut config = installation.config();
-    config.database = link.lead(&config.database);
-    config.bounds = Bounds { max_staleness: Duration::from_secs(1), outage_grace: Duration::from_mins(2) };
-    (link, installation.serve(config).await)
-}
-
-/// A rate that is admitted in an outage; nothing refills while a test runs.
-fn admitted(burst: i64) -> String {
-    format!("'rate', 1, 2678400, {burst}, true, NULL, NULL, NULL, NULL")
-}
-
-/// Returns how many of so many requests were VALID, and that the others were refused.
-async fn admissions(client: &mut Client, secret: &str, requests: usize) -> usize {
-    let verdicts = verdicts(client, secret, requests).await;
-    assert!(verdicts.iter().all(|verdict| [VALID, Verdict::RateLimited].contains(verdict)), "{verdicts:?}");
-    verdicts.iter().filter(|verdict| **verdict == VALID).count()
-}
 
 #[tokio::test]
 async fn in_an_outage_a_replica_admits_the_whole_limit_once() {
@@ -236,4 +215,26 @@ async fn shares_are_void_once_the_server_has_changed() {
         (balance(&replica).await == (0, 1_000, 0, 0)).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_rate_is_not_returned_to_another_server() {
+    let replica = Replica::start().await;
+    let database = &replica.installation.database;
+    plan(database, "free", &[("calls", "token", rate(1_000))]).await;
+    let mut root = replica.root();
+    let token = limited(&mut root, "free").await;
+    assert_eq!(admissions(&mut root, &token.secret, 50).await, 50);
+
+    // As restored from before: of the burst, 7 are left.
+    let restore = "WITH mark AS (DELETE FROM server_mark)
+        UPDATE rate_allowances SET full_time = lease_time + 993 * 2678400::bigint * 1000000000";
+    database.execute(restore).await;
+    eventually("the rate is what was restored", async || {
+        let answer =
+            root.verify(VerifyRequest { cost: Some(0), ..question(&token.secret, &[]) }).await.ok()?;
+        (remaining(answer.get_ref()) == [("calls", 7)]).then_some(())
+    })
+    .await;
+    assert_eq!(admissions(&mut root, &token.secret, 30).await, 7);
 }
