@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::plans::{
     admissions, admitted, balance, change, credits, limited, plan, rate, remaining, settles, severable, spent,
 };
-use crate::support::client::{Client, created, forged, ordinary, question, texts, unknown_id};
+use crate::support::client::{created, forged, ordinary, question, texts, unknown_id};
 use crate::support::eventually;
 use crate::support::proxy::LinkState;
 use crate::support::replica::Replica;
