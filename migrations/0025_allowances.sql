@@ -58,14 +58,17 @@ CREATE INDEX credit_leases_lease_time_idx ON credit_leases (lease_time);
 
 -- What was added by callers, once for each request.
 CREATE TABLE credit_additions (
-    organization_id text COLLATE "C" NOT NULL,
-    request_id text COLLATE "C" NOT NULL,
+    -- The MAC of the caller and its request id.
+    request_mac bytea NOT NULL,
     plan_id uuid NOT NULL,
     limit_name text COLLATE "C" NOT NULL,
     subject text COLLATE "C" NOT NULL,
     amount bigint NOT NULL,
+    -- The balance after it.
+    balance bigint NOT NULL,
+    added_by text NOT NULL,
     add_time timestamptz NOT NULL,
-    CONSTRAINT credit_additions_pkey PRIMARY KEY (organization_id, request_id),
+    CONSTRAINT credit_additions_pkey PRIMARY KEY (request_mac),
     CONSTRAINT credit_additions_amount_check CHECK (amount > 0)
 );
 

@@ -98,7 +98,7 @@ pub use limits::LimitStatus;
 #[cfg(feature = "local")]
 pub use local::{LocalConfig, LocalStatus};
 pub use pages::{Page, Pages};
-pub use plans::StoredPlan;
+pub use plans::{CreditAddition, CreditSubject, StoredPlan, TokenLimits};
 pub use policies::{Policy, PolicyBreach, Remedy, StoredPolicy};
 pub use portal::{NewPortalSession, PortalLink};
 pub use requests::{

@@ -3,11 +3,14 @@
 
 use time::OffsetDateTime;
 use tokend_core::domain::plan::{Limit, LimitKind, LimitSubject, OutageBehavior, Plan};
-use tokend_core::domain::{OrganizationId, PlanName, Principal};
+use tokend_core::domain::{OrganizationId, OwnerKind, PlanName, Principal};
 use tokend_core::limits::{CalendarPeriod, Refill, RefillMode};
+use tokend_core::secret::TokenId;
+use uuid::Uuid;
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::limits::LimitStatus;
 use crate::pages::{Page, Pages};
 use crate::proto;
 use crate::proto::limit::Kind;
@@ -106,6 +109,96 @@ impl Client {
             .run(Repeatable::No, message, |mut raw, request| async move { raw.delete_plan(request).await })
             .await?;
         u64::try_from(deleted.ended_count).map_err(|_| Error::invalid_response("ended_count"))
+    }
+}
+
+/// Credits to add to one balance, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreditAddition {
+    /// `None`: the caller's own organization.
+    pub organization_id: Option<String>,
+    /// The plan.
+    pub plan: PlanName,
+    /// A limit of credits of the plan.
+    pub limit: PlanName,
+    /// Whose balance: what the limit counts.
+    pub subject: CreditSubject,
+    /// How many: 1 to 2^53.
+    pub amount: i64,
+    /// The same for a repeat, new for another addition: within seven days an id adds once.
+    pub request_id: Uuid,
+}
+
+/// Whose balance of a limit of credits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CreditSubject {
+    /// A token, with what it was rotated from and into.
+    Token(TokenId),
+    /// A user.
+    User(OwnerKind, String),
+    /// The whole organization.
+    Organization,
+}
+
+/// The limits of a token as the database has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenLimits {
+    /// The token's plan; `None`: it has no limits.
+    pub plan: Option<PlanName>,
+    /// The limits, in the order of the plan. What replicas hold to spend counts as spent.
+    pub limits: Vec<LimitStatus>,
+    /// When this was so, by the database's clock.
+    pub as_of_time: OffsetDateTime,
+}
+
+impl Client {
+    /// Adds credits to a balance; returns the balance. Retried automatically: its id adds once.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn add_credits(&self, addition: &CreditAddition) -> Result<i64, Error> {
+        let mut message = proto::AddCreditsRequest {
+            organization_id: addition.organization_id.clone().unwrap_or_default(),
+            plan: addition.plan.as_str().to_owned(),
+            limit: addition.limit.as_str().to_owned(),
+            amount: addition.amount,
+            request_id: addition.request_id.to_string(),
+            ..Default::default()
+        };
+        match &addition.subject {
+            CreditSubject::Token(id) => message.token_id = id.to_string(),
+            CreditSubject::User(kind, user_id) => {
+                message.user_id.clone_from(user_id);
+                message.owner_kind = proto::OwnerKind::from(*kind).into();
+            }
+            CreditSubject::Organization => {}
+        }
+        let added = self
+            .run(Repeatable::Yes, message, |mut raw, request| async move { raw.add_credits(request).await });
+        Ok(added.await?.balance)
+    }
+
+    /// Reads the limits of a token as the database has them, and spends nothing.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn token_limits(&self, id: TokenId) -> Result<TokenLimits, Error> {
+        let message = proto::GetTokenLimitsRequest { token_id: id.to_string() };
+        let found = self.run(Repeatable::Yes, message, |mut raw, request| async move {
+            raw.get_token_limits(request).await
+        });
+        let found = found.await?;
+        let plan = Some(found.plan).filter(|plan| !plan.is_empty());
+        let as_of_time = time("as_of_time", found.as_of_time)?;
+        Ok(TokenLimits {
+            plan: plan
+                .map(|plan| PlanName::parse(&plan))
+                .transpose()
+                .map_err(|_| Error::invalid_response("plan"))?,
+            limits: found.limits.into_iter().map(LimitStatus::try_from).collect::<Result<_, _>>()?,
+            as_of_time: as_of_time.ok_or_else(|| Error::invalid_response("as_of_time"))?,
+        })
     }
 }
 

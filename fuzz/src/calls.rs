@@ -52,6 +52,8 @@ const METHODS: [&str; 31] = [
     "/tokend.v1.TokenService/GetPlan",
     "/tokend.v1.TokenService/ListPlans",
     "/tokend.v1.TokenService/DeletePlan",
+    "/tokend.v1.TokenService/AddCredits",
+    "/tokend.v1.TokenService/GetTokenLimits",
 ];
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

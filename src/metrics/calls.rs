@@ -63,10 +63,12 @@ pub enum Rpc {
     GetPlan,
     ListPlans,
     DeletePlan,
+    AddCredits,
+    GetTokenLimits,
 }
 
 impl Rpc {
-    const ALL: [Self; 30] = [
+    const ALL: [Self; 32] = [
         Self::CreateToken,
         Self::GetToken,
         Self::ListTokens,
@@ -97,6 +99,8 @@ impl Rpc {
         Self::GetPlan,
         Self::ListPlans,
         Self::DeletePlan,
+        Self::AddCredits,
+        Self::GetTokenLimits,
     ];
 
     /// Returns the RPC's name in the API.
@@ -133,6 +137,8 @@ impl Rpc {
             Self::GetPlan => "GetPlan",
             Self::ListPlans => "ListPlans",
             Self::DeletePlan => "DeletePlan",
+            Self::AddCredits => "AddCredits",
+            Self::GetTokenLimits => "GetTokenLimits",
         }
     }
 }

@@ -148,8 +148,8 @@ impl Store {
                            LIMIT $1 FOR UPDATE SKIP LOCKED)
                        RETURNING 1
                    ), additions AS (
-                       DELETE FROM credit_additions WHERE (organization_id, request_id) IN (
-                           SELECT organization_id, request_id FROM credit_additions
+                       DELETE FROM credit_additions WHERE request_mac IN (
+                           SELECT request_mac FROM credit_additions
                            WHERE add_time < clock_timestamp() - interval '7 days' ORDER BY add_time LIMIT $1)
                        RETURNING 1
                    )

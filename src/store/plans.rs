@@ -362,10 +362,12 @@ fn limit(row: LimitColumns) -> Option<Limit> {
         }
         _ => return None,
     };
-    let per = [LimitSubject::Token, LimitSubject::User, LimitSubject::Organization]
-        .into_iter()
-        .find(|per| subject_word(*per) == row.per)?;
-    Some(Limit { name: PlanName::parse(&row.name).ok()?, per, kind })
+    Some(Limit { name: PlanName::parse(&row.name).ok()?, per: subject_of(&row.per)?, kind })
+}
+
+pub(super) fn subject_of(word: &str) -> Option<LimitSubject> {
+    let all = [LimitSubject::Token, LimitSubject::User, LimitSubject::Organization];
+    all.into_iter().find(|per| subject_word(*per) == word)
 }
 
 const fn subject_word(subject: LimitSubject) -> &'static str {
@@ -389,6 +391,6 @@ fn period_word(period: CalendarPeriod) -> &'static str {
     PERIODS.iter().find(|(known, _)| *known == period).map_or("", |(_, word)| word)
 }
 
-fn period(word: &str) -> Option<CalendarPeriod> {
+pub(super) fn period(word: &str) -> Option<CalendarPeriod> {
     PERIODS.iter().find(|(_, known)| *known == word).map(|(period, _)| *period)
 }

@@ -1,19 +1,19 @@
 //! A caller acts only in its own organization, unless its scopes allow more.
 
 use tokend::api::proto::{
-    CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, DeletePlanRequest,
+    AddCreditsRequest, CheckPolicyRequest, CreatePortalSessionRequest, CreateTokenRequest, DeletePlanRequest,
     DisableTokenRequest, DisableUserRequest, EnableTokenRequest, EnableUserRequest, EnforcePolicyRequest,
-    GetPlanRequest, GetPolicyRequest, GetTokenRequest, GetUsageRequest, ListPlansRequest,
-    ListTokenEventsRequest, ListTokensRequest, ListUsersRequest, RevokePortalSessionsRequest,
-    RevokeUserTokensRequest, SetPlanRequest, UpdatePolicyRequest, Verdict, VerifyStreamRequest,
-    WatchTokensRequest,
+    GetPlanRequest, GetPolicyRequest, GetTokenLimitsRequest, GetTokenRequest, GetUsageRequest,
+    ListPlansRequest, ListTokenEventsRequest, ListTokensRequest, ListUsersRequest,
+    RevokePortalSessionsRequest, RevokeUserTokensRequest, SetPlanRequest, UpdatePolicyRequest, Verdict,
+    VerifyStreamRequest, WatchTokensRequest,
 };
 use tonic::{Code, Status};
 
 use super::methods::methods;
 use crate::support::client::{
-    Client, created, created_with, leaver, ordinary, question, renaming, revocation, rotation, unknown_id,
-    verified,
+    Client, created, created_with, leaver, new_request_id, ordinary, question, renaming, revocation,
+    rotation, unknown_id, verified,
 };
 use crate::support::plans::rate;
 use crate::support::replica::Replica;
@@ -69,6 +69,17 @@ async fn reach_plans(caller: &mut Client, method: &str) -> Result<(), Status> {
             caller.set_plan(SetPlanRequest { organization_id, name, limits }).await.map(drop)
         }
         "GetPlan" => caller.get_plan(GetPlanRequest { organization_id, name }).await.map(drop),
+        "AddCredits" => {
+            let request = AddCreditsRequest {
+                organization_id,
+                plan: name.clone(),
+                limit: name,
+                amount: 1,
+                request_id: new_request_id(),
+                ..Default::default()
+            };
+            caller.add_credits(request).await.map(drop)
+        }
         "DeletePlan" => caller.delete_plan(DeletePlanRequest { organization_id, name }).await.map(drop),
         _ => {
             let request = ListPlansRequest { organization_id, ..Default::default() };
@@ -88,6 +99,10 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
         }
         "GetToken" => (
             caller.get_token(GetTokenRequest { token_id: id.to_owned() }).await.map(drop),
+            Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
+        ),
+        "GetTokenLimits" => (
+            caller.get_token_limits(GetTokenLimitsRequest { token_id: id.to_owned() }).await.map(drop),
             Barrier::Refused(Code::NotFound, "TOKEN_NOT_FOUND"),
         ),
         "ListTokens" => (caller.list_tokens(in_organization("other")).await.map(drop), forbidden),
@@ -163,7 +178,9 @@ async fn reach(caller: &mut Client, method: &str, id: &str, secret: &str) -> (Re
             let refusal = Barrier::Refused(Code::PermissionDenied, "SCOPE_MISSING");
             (caller.enforce_policy(request).await.map(drop), refusal)
         }
-        "SetPlan" | "GetPlan" | "ListPlans" | "DeletePlan" => (reach_plans(caller, method).await, forbidden),
+        "SetPlan" | "GetPlan" | "ListPlans" | "DeletePlan" | "AddCredits" => {
+            (reach_plans(caller, method).await, forbidden)
+        }
         "CreateConsoleLink" => (Ok(()), Barrier::Nothing),
         "CreatePortalSession" => {
             let request = CreatePortalSessionRequest {

@@ -15,7 +15,7 @@ const RESERVED: [&str; 6] =
 fn opened_by(method: &str) -> &'static [&'static str] {
     match method {
         "Verify" | "VerifyStream" => &["tokend:verify", "tokend:verify:any", "tokend:root"],
-        "GetToken" | "ListTokens" | "ListTokenEvents" | "GetUsage" => {
+        "GetToken" | "GetTokenLimits" | "ListTokens" | "ListTokenEvents" | "GetUsage" => {
             &["tokend:read", "tokend:self", "tokend:root"]
         }
         "ListUsers" | "GetPolicy" | "CheckPolicy" | "GetPlan" | "ListPlans" => {
@@ -30,7 +30,8 @@ fn opened_by(method: &str) -> &'static [&'static str] {
         | "CreatePortalSession"
         | "RevokePortalSessions"
         | "SetPlan"
-        | "DeletePlan" => &["tokend:write", "tokend:root"],
+        | "DeletePlan"
+        | "AddCredits" => &["tokend:write", "tokend:root"],
         "WatchTokens" => &["tokend:verify", "tokend:verify:any", "tokend:read", "tokend:root"],
         "CreateConsoleLink" => &["tokend:read", "tokend:self", "tokend:write", "tokend:root"],
         "UpdatePolicy" | "EnforcePolicy" => &["tokend:root"],

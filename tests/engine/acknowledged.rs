@@ -9,11 +9,11 @@ use prost_types::FileDescriptorSet;
 use prost_types::method_options::IdempotencyLevel;
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::{
-    Consistency, CreateTokenRequest, DeletePlanRequest, DisableTokenRequest, DisableUserRequest,
-    EnableTokenRequest, EnableUserRequest, EnforcePolicyRequest, FILE_DESCRIPTOR_SET, GetPlanRequest,
-    GetPolicyRequest, GetTokenRequest, ListPlansRequest, ListTokensRequest, ListUsersRequest, Policy,
-    RevokeTokenRequest, RotateTokenRequest, SetPlanRequest, Token, TokenState, UpdatePolicyRequest, Verdict,
-    VerifyRequest, VerifyResponse,
+    AddCreditsRequest, Consistency, CreateTokenRequest, DeletePlanRequest, DisableTokenRequest,
+    DisableUserRequest, EnableTokenRequest, EnableUserRequest, EnforcePolicyRequest, FILE_DESCRIPTOR_SET,
+    GetPlanRequest, GetPolicyRequest, GetTokenRequest, ListPlansRequest, ListTokensRequest, ListUsersRequest,
+    Policy, RevokeTokenRequest, RotateTokenRequest, SetPlanRequest, Token, TokenState, UpdatePolicyRequest,
+    Verdict, VerifyRequest, VerifyResponse,
 };
 use tonic::{Code, Status};
 
@@ -22,7 +22,7 @@ use crate::support::client::{
     Client, created, leaver, new_request_id, ordinary, question, renaming, revocation, rotation,
 };
 use crate::support::http::post;
-use crate::support::plans::{plan, rate};
+use crate::support::plans::{credits, plan, rate};
 use crate::support::replica::SERVICE;
 
 /// What changes something over HTTP (RFC 7009).
@@ -46,6 +46,7 @@ pub(crate) enum Change {
     EnforcePolicy(EnforcePolicyRequest),
     SetPlan(SetPlanRequest),
     DeletePlan(&'static str),
+    AddCredits(AddCreditsRequest),
 }
 
 /// A token to be revoked over HTTP, at this address, and who asks for it.
@@ -97,6 +98,14 @@ impl Change {
         root.update_policy(expiring("enforced")).await.unwrap();
         let rotate = rotation(&made(root).await.id);
         root.set_plan(plan("default", "deleted", vec![rate("reads", 10)])).await.unwrap();
+        root.set_plan(plan("default", "paid", vec![credits("money", 10)])).await.unwrap();
+        let addition = AddCreditsRequest {
+            plan: "paid".to_owned(),
+            limit: "money".to_owned(),
+            amount: 5,
+            request_id: new_request_id(),
+            ..Default::default()
+        };
         vec![
             Self::Revoke(made(root).await),
             Self::RevokeBySecret(made(root).await),
@@ -116,6 +125,7 @@ impl Change {
             Self::EnforcePolicy(EnforcePolicyRequest { organization_id, ..Default::default() }),
             Self::SetPlan(plan("default", "set", vec![rate("reads", 10), rate("writes", 5)])),
             Self::DeletePlan("deleted"),
+            Self::AddCredits(addition),
         ]
     }
 
@@ -136,6 +146,7 @@ impl Change {
             Self::EnforcePolicy(_) => "EnforcePolicy",
             Self::SetPlan(_) => "SetPlan",
             Self::DeletePlan(_) => "DeletePlan",
+            Self::AddCredits(_) => "AddCredits",
         }
     }
 
@@ -171,6 +182,7 @@ impl Change {
             Self::UpdatePolicy(request) => root.update_policy(request).await.map(drop)?,
             Self::EnforcePolicy(request) => root.enforce_policy(request).await.map(drop)?,
             Self::SetPlan(request) => root.set_plan(request).await.map(drop)?,
+            Self::AddCredits(request) => root.add_credits(request).await.map(drop)?,
             Self::DeletePlan(name) => {
                 let request = DeletePlanRequest { name: name.to_owned(), ..Default::default() };
                 // It was deleted by an earlier try, whose answer was lost.
@@ -232,6 +244,12 @@ impl Change {
             Self::SetPlan(SetPlanRequest { name, limits, .. }) => {
                 let request = GetPlanRequest { name: name.clone(), ..Default::default() };
                 Ok(root.get_plan(request).await?.into_inner().plan.unwrap().limits == *limits)
+            }
+            // A new one shows how much was there.
+            Self::AddCredits(request) => {
+                let request =
+                    AddCreditsRequest { request_id: new_request_id(), amount: 1, ..request.clone() };
+                Ok(root.add_credits(request).await?.into_inner().balance >= 10 + 5 + 1)
             }
             Self::DeletePlan(name) => {
                 let plans = root.list_plans(ListPlansRequest::default()).await?.into_inner().plans;

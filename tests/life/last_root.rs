@@ -26,7 +26,7 @@ use crate::support::{eventually, in_time};
 const HOUR: i64 = 3600;
 
 /// RPCs that change something but end no token, or no `tokend:root` token.
-const HARMLESS: [&str; 11] = [
+const HARMLESS: [&str; 12] = [
     "CreateToken",
     "EnableToken",
     "EnableUser",
@@ -37,11 +37,12 @@ const HARMLESS: [&str; 11] = [
     "RevokePortalSessions",
     "SetPlan",
     "DeletePlan",
+    "AddCredits",
     "ExchangeLoginCode",
 ];
 
 /// Read-only RPCs.
-const READS: [&str; 13] = [
+const READS: [&str; 14] = [
     "GetToken",
     "ListTokens",
     "ListUsers",
@@ -54,6 +55,7 @@ const READS: [&str; 13] = [
     "CheckPolicy",
     "GetPlan",
     "ListPlans",
+    "GetTokenLimits",
     "GetLoginPage",
 ];
 

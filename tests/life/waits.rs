@@ -5,15 +5,15 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 use tokend::api::proto::revoke_token_request::Target;
 use tokend::api::proto::{
-    CreateConsoleLinkRequest, CreatePortalSessionRequest, DeletePlanRequest, DisableTokenRequest,
-    EnableTokenRequest, EnforcePolicyRequest, Policy, RevokePortalSessionsRequest, RevokeTokenRequest,
-    UpdatePolicyRequest, UpdateTokenRequest, update_token_request,
+    AddCreditsRequest, CreateConsoleLinkRequest, CreatePortalSessionRequest, DeletePlanRequest,
+    DisableTokenRequest, EnableTokenRequest, EnforcePolicyRequest, Policy, RevokePortalSessionsRequest,
+    RevokeTokenRequest, UpdatePolicyRequest, UpdateTokenRequest, update_token_request,
 };
 use tonic::{Code, Status};
 
 use super::got;
 use crate::support::client::{
-    Client, created, created_with, leaver, mask, nanos, ordinary, renaming, rotation,
+    Client, created, created_with, leaver, mask, nanos, new_request_id, ordinary, renaming, rotation,
 };
 use crate::support::database::Database;
 use crate::support::eventually;
@@ -109,13 +109,18 @@ async fn act(rpc: &str, client: &mut Client, id: &str) -> Result<(), Status> {
             let name = "free".to_owned();
             client.delete_plan(DeletePlanRequest { name, ..Default::default() }).await.map(|_| ())
         }
+        "AddCredits" => {
+            let (plan, limit, request_id) = ("free".to_owned(), "money".to_owned(), new_request_id());
+            let request = AddCreditsRequest { plan, limit, request_id, amount: 1, ..Default::default() };
+            client.add_credits(request).await.map(|_| ())
+        }
         "CreateConsoleLink" => client.create_console_link(CreateConsoleLinkRequest {}).await.map(|_| ()),
         "EnforcePolicy" => client.enforce_policy(EnforcePolicyRequest::default()).await.map(|_| ()),
         other => panic!("{other}"),
     }
 }
 
-const RPCS: [&str; 14] = [
+const RPCS: [&str; 15] = [
     "CreateToken",
     "UpdateToken",
     "RotateToken",
@@ -130,6 +135,7 @@ const RPCS: [&str; 14] = [
     "RevokePortalSessions",
     "SetPlan",
     "DeletePlan",
+    "AddCredits",
 ];
 
 #[tokio::test]

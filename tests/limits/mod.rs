@@ -1,5 +1,6 @@
 //! Limits: the statements that lease, and what replicas spend.
 
+mod additions;
 mod credit_statement;
 mod overload;
 mod plans;

@@ -203,6 +203,17 @@ fn commands_set_show_and_delete_plans() {
     assert!(printed(policy).contains("required, free by default"));
     printed(tokend(&["policy", "set"]));
 
+    let request_id = "0d3f9c4e-6a7b-4c8d-9e0f-1a2b3c4d5e6f";
+    let add = ["plan", "add-credits", "free", "--limit", "credits", "--user", "ada", "--amount", "200"];
+    let add = [&add[..], &["--request-id", request_id]].concat();
+    for _ in 0..2 {
+        assert_eq!(printed(tokend(&add)), "added 200 to \"credits\": the balance is 1200\n");
+    }
+    assert_eq!(json(tokend(&[&add[..], &["--json"]].concat()))["balance"], "1200");
+    let left = printed(tokend(&["token", "limits", &id]));
+    assert!(left.contains("reads") && left.contains("1200"), "{left}");
+    assert_eq!(json(tokend(&["token", "limits", &id, "--json"]))["limits"][0]["remaining"], "20");
+
     let refused = tokend(&["plan", "delete", "free"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(text(&refused.stderr).contains("PLAN_IN_USE"), "{}", text(&refused.stderr));

@@ -7,7 +7,7 @@ use prost::bytes::BufMut;
 use prost::encoding::{WireType, bool, encode_key, encode_varint, encoded_len_varint, int32, int64, message};
 
 use super::fields::{proto_duration, timestamp};
-use crate::api::proto::LimitKind;
+use crate::api::proto::{self, LimitKind};
 use crate::limits::{LimitStatus, StatusKind};
 
 /// The field numbers of `LimitStatus`.
@@ -23,6 +23,19 @@ fn kind(limit: &LimitStatus) -> i32 {
     match limit.kind {
         StatusKind::Rate => LimitKind::Rate.into(),
         StatusKind::Credits => LimitKind::Credits.into(),
+    }
+}
+
+/// Returns the message.
+pub(super) fn message(limit: &LimitStatus) -> proto::LimitStatus {
+    proto::LimitStatus {
+        name: limit.name.to_string(),
+        kind: kind(limit),
+        limit: limit.limit,
+        remaining: limit.remaining,
+        reset_time: limit.reset_time.map(timestamp),
+        admitted_in_outage: limit.admitted_in_outage,
+        window: limit.window.map(proto_duration),
     }
 }
 

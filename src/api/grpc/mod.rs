@@ -6,6 +6,7 @@ mod call;
 mod changes;
 mod concurrency_limit;
 mod convert;
+mod credits;
 mod ext_authz;
 mod fast_path;
 mod fields;

@@ -4,13 +4,14 @@
 use tonic::{Request, Response, Status};
 
 use super::token_api::TokenApi;
-use super::{convert, plans, users};
+use super::{convert, credits, fields, limits, plans, users};
 use crate::api::proto::{
-    DeletePlanRequest, DeletePlanResponse, GetPlanRequest, GetPlanResponse, ListPlansRequest,
-    ListPlansResponse, SetPlanRequest, SetPlanResponse,
+    AddCreditsRequest, AddCreditsResponse, DeletePlanRequest, DeletePlanResponse, GetPlanRequest,
+    GetPlanResponse, GetTokenLimitsRequest, GetTokenLimitsResponse, ListPlansRequest, ListPlansResponse,
+    SetPlanRequest, SetPlanResponse,
 };
-use crate::domain::Permission;
 use crate::domain::plans::LARGEST_PLAN;
+use crate::domain::{Permission, Violations};
 use crate::metrics::Rpc;
 
 impl TokenApi {
@@ -71,6 +72,41 @@ impl TokenApi {
                 self.context.actions.delete_plan(caller, organization_id, &name).await?;
             tracing::info!(organization.id = organization.as_str(), plan = name.as_str(), "plan deleted");
             Ok(DeletePlanResponse { ended_count: users::count(ended) })
+        })
+        .await
+    }
+
+    pub(super) async fn answer_add_credits(
+        &self,
+        request: Request<AddCreditsRequest>,
+    ) -> Result<Response<AddCreditsResponse>, Status> {
+        self.call(Rpc::AddCredits, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.may_set_plans()?;
+            let request = credits::request(&message)?;
+            let (plan, limit, amount) = (request.plan.clone(), request.limit.clone(), request.amount);
+            let balance = self.context.actions.add_credits(caller, request).await?;
+            tracing::info!(plan = plan.as_str(), limit = limit.as_str(), amount, balance, "credits added");
+            Ok(AddCreditsResponse { balance })
+        })
+        .await
+    }
+
+    pub(super) async fn answer_get_token_limits(
+        &self,
+        request: Request<GetTokenLimitsRequest>,
+    ) -> Result<Response<GetTokenLimitsResponse>, Status> {
+        self.call(Rpc::GetTokenLimits, request, async |credential, message| {
+            let caller = credential.caller();
+            caller.require(Permission::ReadOwn)?;
+            let id =
+                fields::token_id(&message.token_id).map_err(|error| Violations::one("token_id", &error))?;
+            let found = self.context.actions.token_limits(caller, id).await?;
+            Ok(GetTokenLimitsResponse {
+                plan: found.plan.map(|plan| plan.as_str().to_owned()).unwrap_or_default(),
+                limits: found.limits.iter().map(limits::message).collect(),
+                as_of_time: Some(fields::timestamp(found.now)),
+            })
         })
         .await
     }

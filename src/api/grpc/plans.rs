@@ -134,7 +134,7 @@ fn credits(
     violations.take(&field("credits"), credits)
 }
 
-fn amount(given: i64, least: i64) -> Result<i64, FieldError> {
+pub(super) fn amount(given: i64, least: i64) -> Result<i64, FieldError> {
     if (least..=MAX_AMOUNT).contains(&given) {
         return Ok(given);
     }

@@ -15,18 +15,18 @@ use super::watch::{WatchStream, Watcher};
 use super::{audit, changes, convert, policies, usage, users};
 use crate::api::drain::DrainSignal;
 use crate::api::proto::{
-    CheckPolicyRequest, CheckPolicyResponse, CreateConsoleLinkRequest, CreateConsoleLinkResponse,
-    CreatePortalSessionRequest, CreatePortalSessionResponse, CreateTokenRequest, CreateTokenResponse,
-    DeletePlanRequest, DeletePlanResponse, DisableTokenRequest, DisableTokenResponse, DisableUserRequest,
-    DisableUserResponse, EnableTokenRequest, EnableTokenResponse, EnableUserRequest, EnableUserResponse,
-    EnforcePolicyRequest, EnforcePolicyResponse, GetPlanRequest, GetPlanResponse, GetPolicyRequest,
-    GetPolicyResponse, GetTokenRequest, GetTokenResponse, GetUsageRequest, GetUsageResponse,
-    ListPlansRequest, ListPlansResponse, ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest,
-    ListTokensResponse, ListUsersRequest, ListUsersResponse, RevokePortalSessionsRequest,
-    RevokePortalSessionsResponse, RevokeTokenRequest, RevokeTokenResponse, RevokeUserTokensRequest,
-    RevokeUserTokensResponse, RotateTokenRequest, RotateTokenResponse, SetPlanRequest, SetPlanResponse,
-    UpdatePolicyRequest, UpdatePolicyResponse, UpdateTokenRequest, UpdateTokenResponse, VerifyRequest,
-    VerifyStreamRequest, WatchTokensRequest,
+    AddCreditsRequest, AddCreditsResponse, CheckPolicyRequest, CheckPolicyResponse, CreateConsoleLinkRequest,
+    CreateConsoleLinkResponse, CreatePortalSessionRequest, CreatePortalSessionResponse, CreateTokenRequest,
+    CreateTokenResponse, DeletePlanRequest, DeletePlanResponse, DisableTokenRequest, DisableTokenResponse,
+    DisableUserRequest, DisableUserResponse, EnableTokenRequest, EnableTokenResponse, EnableUserRequest,
+    EnableUserResponse, EnforcePolicyRequest, EnforcePolicyResponse, GetPlanRequest, GetPlanResponse,
+    GetPolicyRequest, GetPolicyResponse, GetTokenLimitsRequest, GetTokenLimitsResponse, GetTokenRequest,
+    GetTokenResponse, GetUsageRequest, GetUsageResponse, ListPlansRequest, ListPlansResponse,
+    ListTokenEventsRequest, ListTokenEventsResponse, ListTokensRequest, ListTokensResponse, ListUsersRequest,
+    ListUsersResponse, RevokePortalSessionsRequest, RevokePortalSessionsResponse, RevokeTokenRequest,
+    RevokeTokenResponse, RevokeUserTokensRequest, RevokeUserTokensResponse, RotateTokenRequest,
+    RotateTokenResponse, SetPlanRequest, SetPlanResponse, UpdatePolicyRequest, UpdatePolicyResponse,
+    UpdateTokenRequest, UpdateTokenResponse, VerifyRequest, VerifyStreamRequest, WatchTokensRequest,
 };
 use crate::domain::Permission;
 use crate::domain::root::LastRoot;
@@ -342,6 +342,20 @@ impl TokenService for TokenApi {
         request: Request<DeletePlanRequest>,
     ) -> Result<Response<DeletePlanResponse>, Status> {
         self.answer_delete_plan(request).await
+    }
+
+    async fn add_credits(
+        &self,
+        request: Request<AddCreditsRequest>,
+    ) -> Result<Response<AddCreditsResponse>, Status> {
+        self.answer_add_credits(request).await
+    }
+
+    async fn get_token_limits(
+        &self,
+        request: Request<GetTokenLimitsRequest>,
+    ) -> Result<Response<GetTokenLimitsResponse>, Status> {
+        self.answer_get_token_limits(request).await
     }
 
     async fn create_console_link(

@@ -1,5 +1,6 @@
 //! `tokend plan …`: the plans of an organization, over gRPC, in a running tokend.
 
+mod credits;
 mod limit;
 
 use std::num::NonZeroU32;
@@ -40,6 +41,12 @@ pub(super) enum PlanCommand {
     /// Takes it from tokens that are revoked or expired. Needs a caller with tokend:write and no grant.
     #[command(after_help = CALLER_HELP)]
     Delete(DeleteFlags),
+    /// Add credits to a balance, once
+    ///
+    /// If the answer is lost, repeat the command with the --request-id that it names. Needs a caller with tokend:write
+    /// and no grant.
+    #[command(after_help = CALLER_HELP)]
+    AddCredits(credits::AddCreditsFlags),
 }
 
 /// The plan that a command is about.
@@ -124,6 +131,7 @@ pub(super) fn run(command: PlanCommand, environment: &Environment) -> Result<(),
             PlanCommand::Get(flags) => get(flags, environment).await,
             PlanCommand::List(flags) => list(flags, environment).await,
             PlanCommand::Delete(flags) => delete(flags, environment).await,
+            PlanCommand::AddCredits(flags) => credits::run(flags, environment).await,
         }
     })
 }

@@ -6,6 +6,7 @@ mod create;
 mod disable;
 mod get;
 mod grant;
+mod limits;
 mod list;
 pub(super) mod preview;
 mod revoke;
@@ -38,6 +39,9 @@ pub(super) enum TokenCommand {
     /// Show a token by its id
     #[command(after_help = CALLER_HELP)]
     Get(get::GetFlags),
+    /// Show what is left of a token's limits
+    #[command(after_help = CALLER_HELP)]
+    Limits(limits::LimitsFlags),
     /// List tokens, newest first
     #[command(after_help = CALLER_HELP)]
     List(list::ListFlags),
@@ -87,6 +91,7 @@ pub(super) fn run(command: TokenCommand, environment: &Environment) -> Result<Ex
         match command {
             TokenCommand::Create(flags) => create::run(flags, environment).await?,
             TokenCommand::Get(flags) => get::run(flags, environment).await?,
+            TokenCommand::Limits(flags) => limits::run(flags, environment).await?,
             TokenCommand::List(flags) => list::run(flags, environment).await?,
             TokenCommand::Update(flags) => update::run(flags, environment).await?,
             TokenCommand::Rotate(flags) => rotate::run(flags, environment).await?,
