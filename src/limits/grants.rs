@@ -12,8 +12,8 @@ use super::slot::{Answer, Lease, LeaseOf, Left, Rest};
 use crate::clock::{self, BootInstant};
 use crate::store::{CreditAsk, CreditLease, Leased, RateAsk, RateLease};
 
-/// For how long a share is meant to suffice.
-const AHEAD: Duration = Duration::from_millis(200);
+/// For how long a share is meant to suffice: less than half a lease, after which what is left of it is returned.
+const AHEAD: Duration = Duration::from_millis(400);
 
 /// By how much a share may be larger than what was spent of the last.
 const GROWTH: u32 = 4;

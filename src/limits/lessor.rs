@@ -108,11 +108,15 @@ impl Lessor {
     /// Answers everything of a round.
     async fn serve(&mut self, round: Round) {
         let Round { asks, plans, waiters } = round;
+        let slots: Vec<_> = asks.iter().map(|ask| Arc::clone(&ask.slot)).collect();
         let outcome: Outcome = match &self.failed {
             Some((at, error)) if at.elapsed() < BACKOFF => Err(Arc::clone(error)),
             _ => self.attempt(asks, plans).await.map_err(Arc::new),
         };
-        self.shared.in_outage.store(outcome.is_err(), Ordering::Relaxed);
+        for slot in slots {
+            slot.in_flight.store(false, Ordering::Relaxed);
+        }
+        self.note(&outcome);
         self.failed = outcome.as_ref().err().map(|error| match self.failed.take() {
             Some((at, last)) if Arc::ptr_eq(&last, error) => (at, last),
             _ => (Instant::now(), Arc::clone(error)),
@@ -120,6 +124,19 @@ impl Lessor {
         for waiter in waiters {
             // A caller that has gone away misses nothing.
             let _ = waiter.send(outcome.clone());
+        }
+    }
+
+    /// Notes whether the database answers, and logs when that changes.
+    fn note(&self, outcome: &Outcome) {
+        let was_in_outage = self.shared.in_outage.swap(outcome.is_err(), Ordering::Relaxed);
+        match outcome {
+            Err(error) if !was_in_outage => {
+                let error = &**error as &dyn std::error::Error;
+                tracing::warn!(error, "limits cannot be leased; trying again");
+            }
+            Ok(()) if was_in_outage => tracing::info!("limits are leased again"),
+            _ => {}
         }
     }
 

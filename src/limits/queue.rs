@@ -96,6 +96,7 @@ impl Queue {
         for ask in &mut round.asks {
             // Under the lock: a call that comes later queues the slot again.
             ask.slot.queued.store(false, Ordering::Relaxed);
+            ask.slot.in_flight.store(true, Ordering::Relaxed);
             ask.waiting = ask.slot.waiting.swap(0, Ordering::Relaxed);
             ask.least = ask.slot.least.swap(u64::MAX, Ordering::Relaxed);
         }

@@ -28,6 +28,8 @@ pub(super) struct Slot {
     pub(super) low: AtomicU32,
     /// Whether it is in the queue, and how much calls there wait for. Written under the queue's lock.
     pub(super) queued: AtomicBool,
+    /// Whether a statement that leases for it is under way: nothing more is leased ahead meanwhile.
+    pub(super) in_flight: AtomicBool,
     pub(super) waiting: AtomicU64,
     /// The least that one of them needs.
     pub(super) least: AtomicU64,
@@ -107,6 +109,7 @@ impl Slot {
             answer: ArcSwapOption::empty(),
             low: AtomicU32::new(0),
             queued: AtomicBool::new(false),
+            in_flight: AtomicBool::new(false),
             waiting: AtomicU64::new(0),
             least: AtomicU64::new(u64::MAX),
             state: Mutex::default(),

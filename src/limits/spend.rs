@@ -93,7 +93,10 @@ impl TokenSlots {
         if let Some(taken) = taken.get_mut(at) {
             *taken = Some(share.number);
         }
-        if share.left < slot.low.load(Ordering::Relaxed) && !slot.queued.load(Ordering::Relaxed) {
+        if share.left < slot.low.load(Ordering::Relaxed)
+            && !slot.queued.load(Ordering::Relaxed)
+            && !slot.in_flight.load(Ordering::Relaxed)
+        {
             shared.queue.lease_ahead((slot, &self.plan, at));
         }
         true
@@ -236,7 +239,9 @@ pub(super) fn in_outage(
         if let Some(status) = spent.spending.limits.iter_mut().find(|status| Some(&status.name) == name) {
             status.admitted_in_outage = true;
         }
-        shared.metrics.limits.admitted_in_outage();
+        if request.cost > 0 {
+            shared.metrics.limits.admitted_in_outage();
+        }
     }
     Some(spent)
 }

@@ -70,11 +70,14 @@ impl Running {
     /// Writes what is not written yet, and closes the store.
     pub(super) async fn close(self) {
         let last = async {
-            if let Some((end, mut flushing)) = self.flushing {
-                drop(end);
-                flushing.finished().await;
-            }
-            self.engine.close().await;
+            let flushed = async {
+                if let Some((end, mut flushing)) = self.flushing {
+                    drop(end);
+                    flushing.finished().await;
+                }
+            };
+            // At once: a slow flush must not cost what the limits have leased.
+            tokio::join!(flushed, self.engine.close());
             self.store.close().await;
         };
         let _ = tokio::time::timeout(LAST_WRITES, last).await;

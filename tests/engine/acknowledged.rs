@@ -249,7 +249,7 @@ impl Change {
             Self::AddCredits(request) => {
                 let request =
                     AddCreditsRequest { request_id: new_request_id(), amount: 1, ..request.clone() };
-                Ok(root.add_credits(request).await?.into_inner().balance >= 10 + 5 + 1)
+                Ok(root.add_credits(request).await?.into_inner().balance > 10 + 5)
             }
             Self::DeletePlan(name) => {
                 let plans = root.list_plans(ListPlansRequest::default()).await?.into_inner().plans;

@@ -3,16 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tokend::api::proto::Verdict;
+use tokend::api::proto::{CreateTokenRequest, DisableUserRequest, Verdict};
 use tokend::secret::Prefix;
 use tokend::server::ServeError;
 use tokend::store::{MigrateError, check, migrate};
+use tonic::Code;
 
 use crate::support::client::{created, ordinary, revoked, verified};
 use crate::support::database::Database;
+use crate::support::plans::{credits, plan};
 use crate::support::program::or_skipped;
 use crate::support::replica::Installation;
 use crate::support::server::{Newer, Server};
+use crate::support::status::refused;
 
 /// Returns the commands between the markers in the guide.
 fn documented() -> &'static str {
@@ -49,6 +52,14 @@ async fn moves_to(new: &Path) {
     Database::named(new, "postgres").execute("CREATE DATABASE tokend").await;
     let before = Installation::on(Database::migrated_on(old.socket_dir()).await).await;
     let replica = before.serve(before.config()).await;
+    replica.root().set_plan(plan("default", "free", vec![credits("money", 1)])).await.unwrap();
+    let limited = CreateTokenRequest { plan: "free".to_owned(), ..ordinary() };
+    let limited = created(&mut replica.root(), limited).await;
+    assert_eq!(verified(&mut replica.root(), &limited.secret, &[]).await.verdict(), Verdict::Valid);
+    let leaver = || CreateTokenRequest { user_id: "leaver".to_owned(), ..ordinary() };
+    created(&mut replica.root(), leaver()).await;
+    let disabled = DisableUserRequest { user_id: "leaver".to_owned(), ..Default::default() };
+    replica.root().disable_user(disabled).await.unwrap();
     let (kept, ended) =
         (created(&mut replica.root(), ordinary()).await, created(&mut replica.root(), ordinary()).await);
     revoked(&mut replica.root(), &ended.token.unwrap().id, "").await;
@@ -72,6 +83,9 @@ async fn moves_to(new: &Path) {
     let mut root = replica.root();
     assert_eq!(verified(&mut root, &kept.secret, &[]).await.verdict(), Verdict::Valid);
     assert_eq!(verified(&mut root, &ended.secret, &[]).await.verdict(), Verdict::Revoked);
+    let spent = verified(&mut root, &limited.secret, &[]).await;
+    assert_eq!(spent.verdict(), Verdict::CreditsExhausted, "what was spent came along");
+    refused(root.create_token(leaver()).await, Code::FailedPrecondition, "USER_DISABLED");
     // Each of these writes an event.
     let fresh = created(&mut root, ordinary()).await;
     revoked(&mut root, &kept.token.unwrap().id, "").await;

@@ -2,7 +2,7 @@
 
 use tokend::api::proto::{
     AddCreditsRequest, AddCreditsResponse, CreateTokenRequest, GetTokenLimitsRequest, GetTokenLimitsResponse,
-    OwnerKind, Verdict,
+    OwnerKind, RotateTokenRequest, Verdict,
 };
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
@@ -75,7 +75,11 @@ async fn the_subject_is_what_the_limit_counts_and_exhausted_tokens_are_valid_aga
     plan(&installation.database, "paid", &kinds).await;
     let mut root = first.root();
     let token = limited(&mut root, "paid").await;
-    let successor = rotated(&mut root, rotation(&token.id)).await.token.unwrap().id;
+    let graceful = RotateTokenRequest {
+        grace_period: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
+        ..rotation(&token.id)
+    };
+    let successor = rotated(&mut root, graceful).await.token.unwrap().id;
     let mut clients = [first.root(), second.root()];
     assert_eq!(spent(&mut clients[0], &token.secret, 1).await.verdict(), VALID);
     for client in &mut clients {
@@ -146,7 +150,7 @@ async fn an_addition_that_breaks_a_rule_names_the_field() {
         let status = refused(root.add_credits(request.clone()).await, Code::InvalidArgument, "INVALID_FIELD");
         assert_eq!(fields(&status), [field], "{request:?}");
     }
-    let of_nobody = for_token(&unknown_id(), addition("token", 1));
+    let of_nobody = for_token(&unknown_id().to_string(), addition("token", 1));
     refused(root.add_credits(of_nobody).await, Code::NotFound, "TOKEN_NOT_FOUND");
     let of_no_plan = AddCreditsRequest { plan: "none".to_owned(), ..addition("all", 1) };
     refused(root.add_credits(of_no_plan).await, Code::NotFound, "PLAN_NOT_FOUND");

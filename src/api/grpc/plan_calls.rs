@@ -1,14 +1,14 @@
-//! The RPCs about plans, after the service: each authenticates its caller, converts its message, runs the action and builds
+//! The RPCs about plans, limits and usage, after the service: each authenticates its caller, converts its message, runs the action and builds
 //! the response. Called by the service alone.
 
 use tonic::{Request, Response, Status};
 
 use super::token_api::TokenApi;
-use super::{convert, credits, fields, limits, plans, users};
+use super::{convert, credits, fields, limits, plans, usage, users};
 use crate::api::proto::{
     AddCreditsRequest, AddCreditsResponse, DeletePlanRequest, DeletePlanResponse, GetPlanRequest,
-    GetPlanResponse, GetTokenLimitsRequest, GetTokenLimitsResponse, ListPlansRequest, ListPlansResponse,
-    SetPlanRequest, SetPlanResponse,
+    GetPlanResponse, GetTokenLimitsRequest, GetTokenLimitsResponse, GetUsageRequest, GetUsageResponse,
+    ListPlansRequest, ListPlansResponse, SetPlanRequest, SetPlanResponse,
 };
 use crate::domain::plans::LARGEST_PLAN;
 use crate::domain::{Permission, Violations};
@@ -107,6 +107,18 @@ impl TokenApi {
                 limits: found.limits.iter().map(limits::message).collect(),
                 as_of_time: Some(fields::timestamp(found.now)),
             })
+        })
+        .await
+    }
+
+    pub(super) async fn answer_get_usage(
+        &self,
+        request: Request<GetUsageRequest>,
+    ) -> Result<Response<GetUsageResponse>, Status> {
+        let most = |_: &_| usage::MOST;
+        self.call_for_page(Rpc::GetUsage, Permission::ReadOwn, request, most, async |credential, message| {
+            let request = usage::request(&message)?;
+            Ok(usage::response(self.context.actions.usage(credential.caller(), request).await?))
         })
         .await
     }

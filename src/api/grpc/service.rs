@@ -12,7 +12,7 @@ use super::server::token_service_server::TokenService;
 use super::stream::VerifyResponses;
 use super::token_api::TokenApi;
 use super::watch::{WatchStream, Watcher};
-use super::{audit, changes, convert, policies, usage, users};
+use super::{audit, changes, convert, policies, users};
 use crate::api::drain::DrainSignal;
 use crate::api::proto::{
     AddCreditsRequest, AddCreditsResponse, CheckPolicyRequest, CheckPolicyResponse, CreateConsoleLinkRequest,
@@ -33,9 +33,8 @@ use crate::domain::root::LastRoot;
 use crate::domain::size::{LARGEST_EVENT, LARGEST_TOKEN};
 use crate::domain::users::LARGEST_USER;
 use crate::metrics::Rpc;
-use crate::tokens::ActionError;
 use crate::tokens::console_link::{NoLink, may_sign_in};
-use crate::tokens::disable::Usability;
+use crate::tokens::{ActionError, disable::Usability};
 
 #[tonic::async_trait]
 impl TokenService for TokenApi {
@@ -194,12 +193,7 @@ impl TokenService for TokenApi {
         &self,
         request: Request<GetUsageRequest>,
     ) -> Result<Response<GetUsageResponse>, Status> {
-        let most = |_: &_| usage::MOST;
-        self.call_for_page(Rpc::GetUsage, Permission::ReadOwn, request, most, async |credential, message| {
-            let request = usage::request(&message)?;
-            Ok(usage::response(self.context.actions.usage(credential.caller(), request).await?))
-        })
-        .await
+        self.answer_get_usage(request).await
     }
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<VerifyReply>, Status> {
