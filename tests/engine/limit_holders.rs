@@ -53,7 +53,7 @@ const BURST: u32 = 1_000;
 
 /// Returns how many requests are leased and have not refilled.
 async fn debt(database: &Database) -> i64 {
-    let debt = "SELECT (greatest(max(full_time) - extract(epoch FROM clock_timestamp()) * 1000000000, 0) / 20000000)::bigint
+    let debt = "SELECT ceil(greatest(max(full_time) - extract(epoch FROM clock_timestamp()) * 1000000000, 0) / 20000000)::bigint
         FROM rate_allowances";
     database.count(debt).await
 }
