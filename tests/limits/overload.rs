@@ -16,8 +16,8 @@ use crate::support::replica::{Installation, Replica};
 const VALID: Verdict = Verdict::Valid;
 
 /// On each replica, and how often each calls.
-const CALLERS: usize = 200;
-const CALLS: usize = 10;
+const CALLERS: usize = 50;
+const CALLS: usize = 40;
 
 /// The shortest time between two statements for what is used up.
 const PACE: Duration = Duration::from_millis(10);

@@ -56,12 +56,13 @@ fn demanded(words: &str) -> &'static [&'static str] {
         "audit purge" => &["--older-than-days", "30"],
         "token create" => &["--user", "u", "--name", "n", "--ttl", "1d"],
         "token update" => &["0352xpGyNe8yJOd6fw5Q3A", "--name", "n"],
-        "token get" | "token rotate" | "token revoke" | "token disable" | "token enable" => {
+        "token get" | "token limits" | "token rotate" | "token revoke" | "token disable" | "token enable" => {
             &["0352xpGyNe8yJOd6fw5Q3A"]
         }
         "user revoke" | "user disable" | "user enable" | "user portal" | "user revoke-portal" => &["u"],
         "plan get" | "plan delete" => &["free"],
         "plan set" => &["free", "--limit", "name=reads,rate=1/1s"],
+        "plan add-credits" => &["free", "--limit", "money", "--amount", "1"],
         "rules" => &["gitleaks"],
         _ => &[],
     }

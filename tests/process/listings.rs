@@ -67,7 +67,7 @@ impl Scene {
         let more = match command {
             "token create" => "--user ada --name n --ttl 1d --scope orders:read".to_owned(),
             "token rotate" => format!("{} --grace-period 1h", self.fresh()),
-            "token get" | "token disable" | "token enable" | "token revoke" => self.fresh(),
+            "token get" | "token limits" | "token disable" | "token enable" | "token revoke" => self.fresh(),
             "token update" => format!("{} --name m", self.fresh()),
             "policy dry-run" => "--longest-lifetime 1s".to_owned(),
             "policy set" => "--longest-lifetime 90d --allowed-scope orders:*".to_owned(),
@@ -77,6 +77,11 @@ impl Scene {
             "plan set" => "free --limit name=reads,per=token,rate=100/1m".to_owned(),
             "plan get" => "kept".to_owned(),
             "plan delete" => self.fresh_plan(),
+            "plan add-credits" => {
+                let paid = "plan set paid --limit name=money,per=organization,initial=1";
+                printed(self.run(paid, ""));
+                "paid --limit money --amount 1".to_owned()
+            }
             "audit purge" => "--older-than-days 30 --dry-run".to_owned(),
             "migrate" => "--plan".to_owned(),
             "rules" => "regex".to_owned(),
@@ -173,8 +178,8 @@ fn all_json_output_follows_one_mapping() {
 fn an_incomplete_list_says_so() {
     let scene = Scene::new();
     scene.fresh_plan();
-    // Two commands have a flag of this name for the limits of plans.
-    let others = ["plan set", "token verify"];
+    // Three commands have a flag of this name for the limits of plans.
+    let others = ["plan set", "plan add-credits", "token verify"];
     for command in commands::with("limit").iter().filter(|command| !others.contains(&&***command)) {
         for json in ["", " --json"] {
             let limited = scene.run(&format!("{command} --limit 1{json}"), "");
