@@ -188,6 +188,7 @@ fn rotated(
     if !caller.is_token(old.id) {
         caller.may_issue_again(old)?;
         caller.may_issue(&new)?;
+        caller.may_rotate_plan(new.plan.as_ref(), context.policy.default_plan.as_ref())?;
     }
     let ending = Token {
         expire_time: Some(old_end(old, request.grace_period, now)),

@@ -123,4 +123,16 @@ async fn a_caller_that_manages_its_own_tokens_issues_only_its_own_plan() {
         assert_eq!(status.get_details_error_info().unwrap().metadata["bound"], "plan", "{client}");
     }
     assert_eq!(got(&mut root, &given.id).await.plan, "free");
+
+    // A rotation gives a secret with the limits of the rotated token.
+    let [gold, free] = ["gold", "free"].map(with_plan);
+    let (gold, free) =
+        (created(&mut root, gold).await.token.unwrap(), created(&mut root, free).await.token.unwrap());
+    for token in [&gold, &plain] {
+        let status = limited.rotate_token(rotation(&token.id)).await.expect_err("beyond its plan");
+        check(&status, Code::PermissionDenied, "GRANT_EXCEEDED");
+        assert_eq!(status.get_details_error_info().unwrap().metadata["bound"], "plan");
+    }
+    assert_eq!(rotated(&mut limited, rotation(&free.id)).await.token.unwrap().plan, "free");
+    assert_eq!(rotated(&mut unlimited, rotation(&gold.id)).await.token.unwrap().plan, "gold");
 }

@@ -31,6 +31,21 @@ impl Caller {
         within(allowed, Bound::Plan)
     }
 
+    /// Checks that the caller may rotate a token with this plan, or without one, which gives it a secret with the token's
+    /// limits. A caller without a plan has none that these could exceed. A person in a portal session may, too: the token is
+    /// the person's own, and a rotation is no refill.
+    ///
+    /// # Errors
+    /// The plan is beyond the caller's bounds.
+    pub fn may_rotate_plan(
+        &self,
+        plan: Option<&PlanName>,
+        default: Option<&PlanName>,
+    ) -> Result<(), AccessError> {
+        let is_limited = self.plans().is_some_and(|plans| !plans.is_empty());
+        if is_limited && self.vouching.is_none() { self.may_issue_plan(plan, default) } else { Ok(()) }
+    }
+
     /// Checks that the caller may change the plan of a token. A caller that manages only the tokens of its own user may
     /// not: that could widen their limits.
     ///
