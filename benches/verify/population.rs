@@ -13,7 +13,6 @@ use tokend::clock;
 use tokend::secret::{DurableCost, DurableHash, Keyring, Mac, Prefix, Secret, TokenId};
 
 use super::database::{Postgres, execute};
-use super::limits::RatePlan;
 
 /// The organization of all these tokens.
 pub(crate) const ORGANIZATION: &str = "acme";
@@ -30,6 +29,31 @@ const COPY_CHUNK: usize = 1 << 20;
 /// A durable hash as text.
 const PHC: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+/// A plan with one limit for each token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RatePlan {
+    pub(crate) name: &'static str,
+    /// Per second.
+    pub(crate) requests: u32,
+    pub(crate) burst: u32,
+}
+
+impl RatePlan {
+    /// Inserts the plan, unless it exists.
+    pub(crate) async fn insert(self, connection: &mut PgConnection) -> anyhow::Result<()> {
+        let Self { name, requests, burst } = self;
+        let insert = format!(
+            "WITH made AS (
+                 INSERT INTO plans (organization_id, name, updated_by, update_time)
+                 VALUES ('{ORGANIZATION}', '{name}', 'bench', now()) ON CONFLICT DO NOTHING RETURNING plan_id
+             )
+             INSERT INTO plan_limits (plan_id, name, position, per, kind, requests, period, burst, admits_in_outage)
+             SELECT plan_id, 'requests', 0, 'token', 'rate', {requests}, 1, {burst}, false FROM made"
+        );
+        execute(connection, insert).await
+    }
+}
 
 /// The secrets to verify, and the caller.
 #[derive(Debug)]

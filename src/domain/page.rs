@@ -102,6 +102,25 @@ const PAYLOAD: usize = 1 + 8 + 16;
 const TAG: usize = 16;
 
 impl Listing {
+    /// Returns the listing of all tokens of an organization, newest first; `None`: of all organizations.
+    #[must_use]
+    pub fn all(organization_id: Option<OrganizationId>) -> Self {
+        Self {
+            organization_id,
+            user_id: None,
+            owner_kind: None,
+            states: Vec::new(),
+            created_after: None,
+            created_before: None,
+            expires_before: None,
+            unused_since: None,
+            refused_after: None,
+            never_used: false,
+            name_contains: None,
+            order: Order::CreateTimeDescending,
+        }
+    }
+
     /// Returns the position after a page that ends with `token`.
     #[must_use]
     pub fn position_of(&self, token: &Token) -> Position {
@@ -223,20 +242,8 @@ mod tests {
     }
 
     fn listing() -> Listing {
-        Listing {
-            organization_id: Some(OrganizationId::parse("acme").unwrap()),
-            user_id: None,
-            owner_kind: None,
-            states: vec![TokenState::Active],
-            created_after: None,
-            created_before: None,
-            expires_before: None,
-            unused_since: None,
-            refused_after: None,
-            never_used: false,
-            name_contains: None,
-            order: Order::CreateTimeDescending,
-        }
+        let acme = OrganizationId::parse("acme").unwrap();
+        Listing { states: vec![TokenState::Active], ..Listing::all(Some(acme)) }
     }
 
     fn positions() -> [Position; 2] {

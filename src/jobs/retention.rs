@@ -86,11 +86,16 @@ async fn delete(store: &Store, kept: Duration) -> Result<u64, StoreError> {
 /// Makes partitions of the usage ahead, drops old ones, and adds complete hours to their days; returns how many.
 async fn keep_usage(store: &Store, retention: &Retention) -> Result<u64, StoreError> {
     let mut hours = 0;
-    while store.roll_up_usage().await? {
-        hours += 1;
-    }
+    let rolled_up = loop {
+        match store.roll_up_usage().await {
+            Ok(true) => hours += 1,
+            Ok(false) => break Ok(hours),
+            Err(error) => break Err(error),
+        }
+    };
+    // In any case: without partitions nothing can be written. Hours that were not added to their days are kept.
     store.maintain_usage(retention.usage_hours, retention.usage_days).await?;
-    Ok(hours)
+    rolled_up
 }
 
 #[cfg(test)]

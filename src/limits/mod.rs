@@ -169,6 +169,9 @@ impl Limits {
         request: &Request<'_>,
     ) -> Result<(), LimitsError> {
         let slots = self.plan(id, record).await?;
+        if slots.judged(request.limit).next().is_none() {
+            return self.read_plan(record).await;
+        }
         let Some(waiting) = self.ask(&slots, request)? else { return Ok(()) };
         // While the database does not answer, only calls wait that cannot do without it.
         if self.shared.in_outage.load(Ordering::Relaxed) && slots.is_admitted(&self.shared, request) {
@@ -177,7 +180,8 @@ impl Limits {
         Ok(wait(waiting).await?)
     }
 
-    /// Spends while the database cannot be asked; `None`: the plan does not admit that.
+    /// Spends while the database cannot be asked; `None`: the plan does not admit that, or the database answers others,
+    /// and only this request had no time or no room to wait.
     #[must_use]
     pub fn spend_in_outage(
         &self,
@@ -186,6 +190,9 @@ impl Limits {
         request: &Request<'_>,
         moment: Moment,
     ) -> Option<Spent> {
+        if !self.shared.in_outage.load(Ordering::Relaxed) {
+            return None;
+        }
         spend::in_outage(&*self.resolve(id, record)?, &self.shared, request, moment)
     }
 
@@ -234,8 +241,14 @@ impl Limits {
         if let Some(slots) = self.resolve(id, record) {
             return Ok(slots);
         }
-        wait(self.shared.queue.read_plan(plan_key(record).ok_or(LimitsError::NoPlan)?)?).await?;
+        self.read_plan(record).await?;
         self.resolve(id, record).ok_or(LimitsError::NoPlan)
+    }
+
+    /// Waits until the plan of a token is read.
+    async fn read_plan(&self, record: &Record) -> Result<(), LimitsError> {
+        let key = plan_key(record).ok_or(LimitsError::NoPlan)?;
+        Ok(wait(self.shared.queue.read_plan(key)?).await?)
     }
 
     /// Returns all leases, and leases no more.

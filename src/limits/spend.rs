@@ -54,12 +54,11 @@ impl TokenSlots {
         self.refuse(shared, request, moment).map_or(Attempt::Need, Attempt::Done)
     }
 
-    /// Answers a request that judges no limit. No lease shows then that the plan has changed.
+    /// Answers a request that judges no limit. No lease shows then that the plan has changed, so it is read again.
     fn unlimited(&self, shared: &Shared, request: &Request<'_>, moment: Moment) -> Attempt {
         if moment.instant.since(self.plan.read) < shared.lease {
             return Attempt::Done(self.spent(Verdict::Valid, None, request, moment));
         }
-        self.plan.outdate();
         Attempt::Need
     }
 
@@ -210,6 +209,8 @@ pub(super) fn in_outage(
     let mut taken = Taken::default();
     let mut local: Vec<(usize, Allowance)> = Vec::new();
     let mut refusal: Option<(Verdict, Option<Duration>)> = None;
+    // Whether the plan has such a limit now is not known.
+    slots.judged(request.limit).next()?;
     for (at, limit, slot) in slots.judged(request.limit) {
         if request.cost > 0 && slots.take(shared, at, request, moment, &mut taken) {
             continue;

@@ -369,9 +369,11 @@ impl Engine {
             return Verification::bare(Verdict::NotFound, Some(lookup.as_of));
         };
         let judgement = judge(record, lookup.now, criteria.reach, criteria.required, criteria.client_ip);
-        // A stale cache answers only VALIDs. With a plan, the limits decide first.
-        let is_limited = judgement.verdict == Verdict::Valid && record.is_limited();
-        if !is_limited && (judgement.verdict == Verdict::Valid || !lookup.is_stale) {
+        // A stale cache answers only VALIDs. With a plan, the limits decide first; without one, a limit that the request
+        // names does not exist.
+        let decides_later =
+            judgement.verdict == Verdict::Valid && (record.is_limited() || criteria.limit.is_some());
+        if !decides_later && (judgement.verdict == Verdict::Valid || !lookup.is_stale) {
             self.usage.count(id, record, &judgement, criteria.client_ip, lookup.now);
         }
         Verification {

@@ -1,8 +1,6 @@
 //! What a valid token spends of its plan's limits. Called by the engine once everything else says VALID; the only file
 //! here that knows how a request spends. Callers' own credentials never come here.
 
-use std::net::IpAddr;
-
 use time::OffsetDateTime;
 
 use super::engine::Engine;
@@ -65,7 +63,7 @@ impl Engine {
         let Some(record) = answer.limited() else { return Some(answer) };
         let moment = Moment { instant: BootInstant::now(), now, asked: None };
         let spent = self.limits.try_spend(id, &record, &criteria.request(), moment)?;
-        self.usage.count(id, &record, &spent.judgement(), criteria.client_ip, now);
+        self.count_spent(id, &record, (&spent, criteria), now);
         Some(answer.with(spent))
     }
 
@@ -85,7 +83,7 @@ impl Engine {
             let Some(record) = answer.limited() else { return Ok((answer, lookup)) };
             let moment = Moment { instant: BootInstant::now(), now: lookup.now, asked };
             if let Some(spent) = self.limits.try_spend(id, &record, &request, moment) {
-                return Ok((self.spent(id, &record, &lookup, criteria.client_ip, answer, spent), lookup));
+                return Ok((self.spent(id, &record, &lookup, criteria, answer, spent), lookup));
             }
             asked = Some(BootInstant::now());
             let leased = self.limits.lease(id, &record, &request).await;
@@ -97,12 +95,12 @@ impl Engine {
             let (Err(error), Some(record)) = (leased, answer.limited()) else { continue };
             let moment = Moment { instant: BootInstant::now(), now: lookup.now, asked };
             let spent = self.limits.spend_in_outage(id, &record, &request, moment).ok_or(error)?;
-            return Ok((self.spent(id, &record, &lookup, criteria.client_ip, answer, spent), lookup));
+            return Ok((self.spent(id, &record, &lookup, criteria, answer, spent), lookup));
         }
         let Some(record) = answer.limited() else { return Ok((answer, lookup)) };
         let moment = Moment { instant: BootInstant::now(), now: lookup.now, asked };
         let refused = self.limits.refuse(id, &record, &request, moment)?;
-        Ok((self.spent(id, &record, &lookup, criteria.client_ip, answer, refused), lookup))
+        Ok((self.spent(id, &record, &lookup, criteria, answer, refused), lookup))
     }
 
     /// Counts the verdict of the limits. A stale cache answers only VALIDs.
@@ -111,13 +109,26 @@ impl Engine {
         id: TokenId,
         record: &Record,
         lookup: &LookupResult,
-        client_ip: Option<IpAddr>,
+        criteria: &Criteria<'_>,
         answer: Verification,
         spent: Spent,
     ) -> Verification {
         if spent.verdict == Verdict::Valid || !lookup.is_stale {
-            self.usage.count(id, record, &spent.judgement(), client_ip, lookup.now);
+            self.count_spent(id, record, (&spent, criteria), lookup.now);
         }
         answer.with(spent)
+    }
+
+    /// Counts a verdict, unless the plan has no limit of the name that the request names: then there is none.
+    fn count_spent(
+        &self,
+        id: TokenId,
+        record: &Record,
+        (spent, criteria): (&Spent, &Criteria<'_>),
+        now: OffsetDateTime,
+    ) {
+        if criteria.limit.is_none() || !spent.spending.limits.is_empty() {
+            self.usage.count(id, record, &spent.judgement(), criteria.client_ip, now);
+        }
     }
 }

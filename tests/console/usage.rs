@@ -7,17 +7,16 @@ use crate::support::client::{created, created_with, ordinary, texts, verified};
 use crate::support::eventually;
 use crate::support::replica::Replica;
 
+fn named(name: &str) -> CreateTokenRequest {
+    CreateTokenRequest { organization_id: "acme".to_owned(), name: name.to_owned(), ..ordinary() }
+}
+
 #[tokio::test]
 async fn verifications_are_drawn_for_a_token_and_for_an_organization() {
     let replica = Replica::start().await;
     let mut root = replica.root();
-    let name = |name: &str| CreateTokenRequest {
-        organization_id: "acme".to_owned(),
-        name: name.to_owned(),
-        ..ordinary()
-    };
-    let often = created(&mut root, name("<often>")).await;
-    let idle = created(&mut root, name("idle")).await.token.unwrap().id;
+    let often = created(&mut root, named("<often>")).await;
+    let idle = created(&mut root, named("idle")).await.token.unwrap().id;
     for _ in 0..4 {
         verified(&mut root, &often.secret, &[]).await;
         verified(&mut root, &often.secret, &["no:such"]).await;
@@ -94,15 +93,11 @@ async fn list_of(person: &Person, page: &str, id: &str) -> String {
 async fn tokens_that_need_a_look_are_named_with_a_link_to_the_list_of_all_of_them() {
     let replica = Replica::start().await;
     let mut root = replica.root();
-    let name = |name: &str| CreateTokenRequest {
-        organization_id: "acme".to_owned(),
-        name: name.to_owned(),
-        ..ordinary()
-    };
-    let refused = created(&mut root, name("<refused>")).await;
-    let used = created(&mut root, name("<used>")).await;
-    created(&mut root, name("<idle>")).await;
-    created(&mut root, CreateTokenRequest { organization_id: "other".to_owned(), ..name("<foreign>") }).await;
+    let refused = created(&mut root, named("<refused>")).await;
+    let used = created(&mut root, named("<used>")).await;
+    created(&mut root, named("<idle>")).await;
+    created(&mut root, CreateTokenRequest { organization_id: "other".to_owned(), ..named("<foreign>") })
+        .await;
     for _ in 0..3 {
         verified(&mut root, &refused.secret, &["no:such"]).await;
         verified(&mut root, &used.secret, &[]).await;

@@ -2,6 +2,7 @@
 
 mod additions;
 mod credit_statement;
+mod named;
 mod overload;
 mod plans;
 mod rate_statement;

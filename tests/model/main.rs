@@ -1,8 +1,8 @@
 //! A model checker runs every interleaving of a loader, a feed and a Verify on the real
 //! `core/src/fill_guard.rs` and `src/verify/cache_generation.rs`. Postgres is a counter of one
 //! token's changes, the cache a cell, freshness the count that the feed guarantees. Each rule is
-//! also removed once: the checker must then find a Verify whose response is older than a change it
-//! had to include. `share` does the same with the shares of limits.
+//! also removed once: the checker must then find a Verify whose response is older than a change that
+//! it must include. `share` checks the shares of limits in the same way.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

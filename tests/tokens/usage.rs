@@ -182,6 +182,26 @@ async fn partitions_are_made_ahead_and_dropped_by_age() {
     assert_eq!(database.count(count("usage_hours_%")).await, made);
 }
 
+#[tokio::test]
+async fn partitions_are_made_although_hours_cannot_be_added_to_their_days() {
+    let installation = Installation::new().await;
+    let database = &installation.database;
+    for sql in [
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no room'; END $$",
+        "CREATE TRIGGER fail BEFORE INSERT ON usage_days FOR EACH STATEMENT EXECUTE FUNCTION fail()",
+    ] {
+        database.execute(sql).await;
+    }
+    let tomorrow = tomorrow(database).await;
+    database.execute(format!("DROP TABLE usage_hours_{tomorrow}")).await;
+    let replica = installation.serve(installation.with_frequent_retention()).await;
+
+    let made = format!("SELECT count(*) FROM pg_class WHERE relname = 'usage_hours_{tomorrow}'");
+    eventually("tomorrow has a partition", async || (database.count(made.as_str()).await == 1).then_some(()))
+        .await;
+    replica.shut_down().outcome().await.unwrap();
+}
+
 /// Returns the name of tomorrow's partition, after the name of its table.
 async fn tomorrow(database: &Database) -> String {
     let day = "SELECT to_char(now() AT TIME ZONE 'UTC' + interval '1 day', 'YYYYMMDD')::bigint";

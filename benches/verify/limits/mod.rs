@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tokend::api::proto::{Consistency, Verdict};
 use tokend::secret::{Prefix, Secret};
@@ -19,7 +18,7 @@ use uuid::Uuid;
 use super::connection::Mode;
 use super::database::{Postgres, execute};
 use super::plan::Plan;
-use super::population::{ORGANIZATION, Population};
+use super::population::{Population, RatePlan};
 use super::roles::{REPLY, VALKEY, update};
 use super::scenarios::{Behind, Demand, Scenario, Who};
 use super::servers::{Server, TOKEND};
@@ -48,31 +47,6 @@ const HOT_TOKENS: usize = 1_000;
 
 /// After this time no share is leased any more, and what was left is returned.
 const SHARES_END: Duration = Duration::from_millis(1_500);
-
-/// A plan with one limit for each token.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RatePlan {
-    pub(crate) name: &'static str,
-    /// Per second.
-    pub(crate) requests: u32,
-    pub(crate) burst: u32,
-}
-
-impl RatePlan {
-    /// Inserts the plan, unless it exists.
-    pub(crate) async fn insert(self, connection: &mut PgConnection) -> anyhow::Result<()> {
-        let Self { name, requests, burst } = self;
-        let insert = format!(
-            "WITH made AS (
-                 INSERT INTO plans (organization_id, name, updated_by, update_time)
-                 VALUES ('{ORGANIZATION}', '{name}', 'bench', now()) ON CONFLICT DO NOTHING RETURNING plan_id
-             )
-             INSERT INTO plan_limits (plan_id, name, position, per, kind, requests, period, burst, admits_in_outage)
-             SELECT plan_id, 'requests', 0, 'token', 'rate', {requests}, 1, {burst}, false FROM made"
-        );
-        execute(connection, insert).await
-    }
-}
 
 /// Returns whether a scenario of limits is measured.
 pub(crate) fn is_wanted(plan: &Plan) -> bool {

@@ -16,12 +16,12 @@ use super::super::connection::Mode;
 use super::super::database::{Postgres, Statements, execute};
 use super::super::load::{Load, Measured, Pace};
 use super::super::plan::Plan;
-use super::super::population::Population;
+use super::super::population::{Population, RatePlan};
 use super::super::rounds::count;
 use super::super::scenarios::await_answers;
 use super::super::servers::{Server, TOKEND, cpu_of_children};
 use super::super::workload::{Pick, Workload};
-use super::{RatePlan, id};
+use super::id;
 
 const DATABASE: &str = "shared_limits";
 const REPLICAS: usize = 3;

@@ -17,7 +17,7 @@ use crate::api::console::pages::visible;
 use crate::api::console::session::proof;
 use crate::api::console::session::visit::Visit;
 use crate::domain::TokenState;
-use crate::domain::page::{Listing, Order};
+use crate::domain::page::Listing;
 use crate::domain::root::LastRoot;
 use crate::secret::TokenId;
 use crate::tokens::list::{ListTokens, Page};
@@ -78,18 +78,10 @@ async fn tokens(console: &Console, visit: &Visit, owner: NamedUser) -> Result<Pa
     let _room = context.response_memory.acquire_page(visit.share(), most).await?;
     let organization_id = visit.caller().organization(owner.organization_id)?;
     let listing = Listing {
-        organization_id: Some(organization_id),
         user_id: Some(owner.user_id),
         owner_kind: Some(owner.kind),
         states: vec![TokenState::Active, TokenState::Disabled, TokenState::Expired],
-        created_after: None,
-        created_before: None,
-        expires_before: None,
-        unused_since: None,
-        refused_after: None,
-        never_used: false,
-        name_contains: None,
-        order: Order::CreateTimeDescending,
+        ..Listing::all(Some(organization_id))
     };
     let request = ListTokens { listing, page_size: MAX_SHOWN, page_token: None };
     Ok(context.actions.list_tokens(visit.caller(), request).await?)

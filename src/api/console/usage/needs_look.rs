@@ -26,11 +26,12 @@ pub(super) async fn needs_look(
 ) -> Result<NeedsLook, ActionError> {
     let organization = visit.caller().organization(named)?;
     let organization = &organization;
+    let all = || Listing::all(Some(organization.clone()));
     // The list is filtered by whole days.
     let midnight = |time: OffsetDateTime| time.replace_time(Time::MIDNIGHT);
     let since = midnight(visit.now.saturating_sub(DAYS));
     let until = midnight(visit.now.saturating_add(DAYS).saturating_add(Duration::DAY));
-    let active = || Listing { states: vec![TokenState::Active], ..all(organization) };
+    let active = || Listing { states: vec![TokenState::Active], ..all() };
 
     let list = address(
         visit,
@@ -41,30 +42,13 @@ pub(super) async fn needs_look(
     let expiring = read(console, visit, (listing, list), expiration).await?;
 
     let list = address(visit, organization, &[("refused_after", &day(since))]);
-    let listing = Listing { refused_after: Some(since), ..all(organization) };
+    let listing = Listing { refused_after: Some(since), ..all() };
     let refused = read(console, visit, (listing, list), last_refusal).await?;
 
     let list = address(visit, organization, &[("state", "active"), ("never_used", "1")]);
     let listing = Listing { never_used: true, ..active() };
     let unused = read(console, visit, (listing, list), creation).await?;
     Ok(NeedsLook { expiring, refused, unused })
-}
-
-fn all(organization: &OrganizationId) -> Listing {
-    Listing {
-        organization_id: Some(organization.clone()),
-        user_id: None,
-        owner_kind: None,
-        states: Vec::new(),
-        created_after: None,
-        created_before: None,
-        expires_before: None,
-        unused_since: None,
-        refused_after: None,
-        never_used: false,
-        name_contains: None,
-        order: Order::CreateTimeDescending,
-    }
 }
 
 /// Returns a time of a token, and what happened then if the section does not say it.
