@@ -4,7 +4,7 @@
 
 use super::credit_replica::{RULES, Replica, Rule};
 use super::credit_world::{INITIAL, MINUTES, World};
-use super::{Random, first_failure};
+use super::{Random, first_failure, needless};
 use crate::limits::calendar::CalendarPeriod;
 use crate::limits::credits::{Refill, RefillMode};
 
@@ -146,10 +146,7 @@ fn what_was_debited_is_what_was_answered_returned_and_lost() {
 
 #[test]
 fn without_any_one_rule_credits_are_spent_twice_or_vanish() {
-    let needless: Vec<_> = RULES
-        .into_iter()
-        .filter(|rule| first_failure(CASES_WITHOUT_A_RULE, |random| holds(Some(*rule), random)).is_none())
-        .collect();
+    let needless = needless(&RULES, CASES_WITHOUT_A_RULE, holds);
     assert_eq!(needless, []);
 }
 

@@ -25,3 +25,9 @@ impl Random {
 fn first_failure(cases: u64, holds: impl Fn(&mut Random) -> bool) -> Option<u64> {
     (0..cases).find(|case| !holds(&mut Random(*case)))
 }
+
+/// Returns the rules without which no case fails.
+fn needless<R: Copy>(rules: &[R], cases: u64, holds: impl Fn(Option<R>, &mut Random) -> bool) -> Vec<R> {
+    let holds_without = |rule: &R| first_failure(cases, |random| holds(Some(*rule), random)).is_none();
+    rules.iter().copied().filter(holds_without).collect()
+}

@@ -3,7 +3,7 @@
 //! replicas freeze and are killed; the database fails over, is restored, and its plan changes.
 
 use super::rate_replica::{LEASE, RULES, Replica, Rule};
-use super::{Random, first_failure};
+use super::{Random, first_failure, needless};
 use crate::limits::rate::{Allowance, Grant, Rate, Returned};
 
 /// Requests, period and burst of a plan before and after its changes.
@@ -282,10 +282,7 @@ fn a_rate_is_never_exceeded() {
 
 #[test]
 fn without_any_one_rule_a_rate_is_exceeded() {
-    let needless: Vec<_> = RULES
-        .into_iter()
-        .filter(|rule| first_failure(CASES_WITHOUT_A_RULE, |random| holds(Some(*rule), random)).is_none())
-        .collect();
+    let needless = needless(&RULES, CASES_WITHOUT_A_RULE, holds);
     assert_eq!(needless, []);
 }
 
